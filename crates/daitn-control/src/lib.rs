@@ -1,0 +1,1 @@
+//! The control center: registry, policy, discovery, plans, orchestration.

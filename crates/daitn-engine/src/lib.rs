@@ -1,0 +1,1 @@
+//! What runs models: train, evaluate, infer; reads tabular data.

@@ -1,0 +1,1 @@
+//! The data plane's transport: endpoints, sessions, artifacts, probes.

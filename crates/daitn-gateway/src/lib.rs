@@ -1,0 +1,1 @@
+//! Outward APIs: REST with OpenAPI, Open Inference Protocol, A2A.

@@ -1,0 +1,1 @@
+//! Pure learning: strategies, aggregation, metrics over flat f32 parameters.

@@ -1,0 +1,38 @@
+//! Every bound that a message obeys, in one place. A value over its bound is refused with a typed rejection.
+
+/// Longest encoded control message, bytes. A plan of 10,000 sites is about 3 MiB.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest header of a data-plane session, bytes: it names artifacts and peers, never carries weights.
+pub const SESSION_HEADER_BYTES_MAX: usize = 256 * 1024;
+/// Longest signed descriptor, bytes.
+pub const DESCRIPTOR_BYTES_MAX: usize = 256 * 1024;
+/// Longest machine name (slug), bytes: the bound of a DNS label.
+pub const SLUG_BYTES_MAX: usize = 63;
+/// Longest human name, bytes.
+pub const NAME_BYTES_MAX: usize = 200;
+/// Longest free text, bytes.
+pub const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// Longest policy text, bytes.
+pub const POLICY_BYTES_MAX: usize = 64 * 1024;
+/// Most features of a tabular dataset.
+pub const FEATURES_MAX: usize = 16 * 1024;
+/// Most classes of a classification task.
+pub const CLASSES_MAX: usize = 4096;
+/// Most sites in one plan.
+pub const SITES_MAX: u32 = 10_000;
+/// Most rounds, or cycles, of one job.
+pub const ROUNDS_MAX: u32 = 10_000;
+/// Most local epochs in one round.
+pub const LOCAL_EPOCHS_MAX: u32 = 1_000;
+/// Most parameters of a built-in architecture (4 GiB of f32).
+pub const PARAMETERS_MAX: u64 = 1 << 30;
+/// Largest artifact, bytes.
+pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Most addresses named for one peer.
+pub const ADDRESSES_MAX: usize = 16;
+/// Most terminals on one node.
+pub const TERMINALS_MAX: usize = 64;
+/// Longest tensor payload of one inference query, bytes.
+pub const QUERY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Clocks further apart than this are refused when joining, milliseconds.
+pub const CLOCK_SKEW_MS_MAX: u64 = 5 * 60 * 1000;

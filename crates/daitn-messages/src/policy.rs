@@ -1,0 +1,92 @@
+//! What a policy is asked and what it answers. The language (Cedar) and its schema live in another crate.
+
+use crate::ids::{EntityId, OrganisationId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What somebody wants to do with an entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// Train on a dataset.
+    Train,
+    /// Evaluate a model on a dataset.
+    Evaluate,
+    /// See that it exists.
+    Discover,
+    /// Serve a model.
+    Serve,
+    /// Query a model or call an agent.
+    Query,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 5] = [
+        Self::Train,
+        Self::Evaluate,
+        Self::Discover,
+        Self::Serve,
+        Self::Query,
+    ];
+    /// The name in policies and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+            Self::Discover => "discover",
+            Self::Serve => "serve",
+            Self::Query => "query",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The circumstances of a use, in the policy's context. The control center fills it when planning and sends it in the
+/// work order; the owner's node evaluates its own policy on it again before it acts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseContext {
+    /// The purpose that the requester declares: `research`, `commercial`, `care`, …
+    pub purpose: String,
+    /// The strategy's name, or `itinerary`.
+    pub algorithm: String,
+    /// Protections in force, for instance `norm-clip`. Sorted.
+    pub protections: Vec<String>,
+    /// How many sites take part.
+    pub cohort: u32,
+    /// The requester's jurisdiction: an ISO 3166-1 alpha-2 code.
+    pub jurisdiction: String,
+    /// Organisations whose nodes will receive this site's update. Sorted.
+    pub recipients: Vec<OrganisationId>,
+}
+
+/// A question to a policy: may `who` do `verb` with `what`?
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicyQuestion {
+    /// The organisation that asks.
+    pub who: OrganisationId,
+    /// What it wants to do.
+    pub verb: Verb,
+    /// With what.
+    pub what: EntityId,
+    /// The circumstances.
+    pub context: UseContext,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyAnswer {
+    /// Whether it may. False as well when no policy says anything, or one failed to evaluate.
+    pub allowed: bool,
+    /// Ids of the policies that determined it (Cedar's determining policies).
+    pub determining: Vec<String>,
+    /// What failed while evaluating; any failure denies.
+    #[serde(default)]
+    pub errors: Vec<String>,
+}

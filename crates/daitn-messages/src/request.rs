@@ -1,0 +1,310 @@
+//! A training request: what model is wanted, from what kind of data, within which bounds.
+
+use crate::{
+    descriptor::Descriptor,
+    ids::{ArtifactId, EntityId, EntityKind, OrganisationId, Slug},
+    learning::{Architecture, LocalTraining, Metric, ModelSpec, Strategy, Task},
+    limits,
+    rejection::Rejection,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a model trainer asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRequest {
+    /// Name of the model that comes out.
+    pub model: Slug,
+    /// Who asks.
+    pub organisation: OrganisationId,
+    /// The asker's jurisdiction, ISO 3166-1 alpha-2.
+    pub jurisdiction: String,
+    /// What for, as policies understand it: `research`, `care`, `commercial`, …
+    pub purpose: String,
+    /// The model.
+    pub architecture: Architecture,
+    /// Feature columns that the data must have, in the order of the model's inputs.
+    pub features: Vec<String>,
+    /// The column to predict.
+    pub target: String,
+    /// What the target is.
+    pub task: Task,
+    /// Inputs are `(value - offset) * scale`.
+    #[serde(default = "one")]
+    pub scale: f32,
+    /// See `scale`.
+    #[serde(default)]
+    pub offset: f32,
+    /// Which datasets qualify beyond having the columns; empty accepts all.
+    #[serde(default)]
+    pub data: DataFilter,
+    /// How sites train and how updates are combined.
+    pub training: TrainingParameters,
+    /// Protections that the job promises, for instance `norm-clip`.
+    #[serde(default)]
+    pub protections: Vec<String>,
+    /// Bounds of the whole.
+    #[serde(default)]
+    pub sla: Sla,
+    /// How the result is judged.
+    pub verification: Verification,
+    /// What happens with a verified model; none: it is only registered.
+    #[serde(default)]
+    pub deployment: Option<Deployment>,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+/// Which datasets qualify.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataFilter {
+    /// Only these organisations; empty: any.
+    pub organisations: Vec<OrganisationId>,
+    /// Only these jurisdictions; empty: any.
+    pub jurisdictions: Vec<String>,
+    /// Only these datasets; empty: any.
+    pub datasets: Vec<EntityId>,
+    /// At least this many records in each.
+    pub records_min: u64,
+}
+
+/// How sites train and how updates are combined.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingParameters {
+    /// How updates are combined; none: the network chooses.
+    #[serde(default)]
+    pub strategy: Option<Strategy>,
+    /// Forces the kind of plan; none: the network chooses.
+    #[serde(default)]
+    pub kind: Option<PlanKind>,
+    /// Rounds, or cycles of an itinerary.
+    pub rounds: u32,
+    /// What a site does in each.
+    pub local: LocalTraining,
+    /// A round counts when this many sites answered; none: two thirds, rounded up.
+    #[serde(default)]
+    pub quorum: Option<u32>,
+    /// A round closes at the latest after this time; none: from the prediction.
+    #[serde(default)]
+    pub round_deadline_ms: Option<u64>,
+    /// Updates longer than this many times the median norm are scaled down to it.
+    #[serde(default)]
+    pub norm_clip: Option<f32>,
+}
+
+/// How the model and the data meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanKind {
+    /// Sites train side by side and an aggregator combines.
+    Rounds,
+    /// The model travels from data to data.
+    Itinerary,
+    /// Several itineraries side by side, combined after each cycle.
+    Hybrid,
+}
+
+impl PlanKind {
+    /// The name in requests, policies and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rounds => "rounds",
+            Self::Itinerary => "itinerary",
+            Self::Hybrid => "hybrid",
+        }
+    }
+}
+
+/// A request's bounds. Absent means unbounded, but for the cohort.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sla {
+    /// The whole job, from acceptance to registration.
+    pub deadline_ms: Option<u64>,
+    /// Bytes moved between nodes.
+    pub bytes_max: Option<u64>,
+    /// Price in micro-units.
+    pub cost_micros_max: Option<u64>,
+    /// At least this many sites.
+    pub sites_min: u32,
+    /// At most this many sites.
+    pub sites_max: u32,
+    /// At least this many records in all.
+    pub records_min: u64,
+}
+
+impl Default for Sla {
+    fn default() -> Self {
+        Self {
+            deadline_ms: None,
+            bytes_max: None,
+            cost_micros_max: None,
+            sites_min: 1,
+            sites_max: 10_000,
+            records_min: 0,
+        }
+    }
+}
+
+/// How the result is judged: `required` of the verification units that take part must find the target reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verification {
+    /// What is measured.
+    pub metric: Metric,
+    /// The value to reach.
+    pub target: f64,
+    /// How many units must agree (k).
+    pub required: u32,
+    /// How many units are asked (n); none: all that fit.
+    #[serde(default)]
+    pub units: Option<u32>,
+}
+
+/// What happens with a verified model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// On how many hosts.
+    pub replicas: u32,
+}
+
+impl TrainingRequest {
+    /// The model that sites build.
+    #[must_use]
+    pub fn model_spec(&self) -> ModelSpec {
+        ModelSpec {
+            architecture: self.architecture.clone(),
+            features: self.features.clone(),
+            target: self.target.clone(),
+            task: self.task.clone(),
+            scale: self.scale,
+            offset: self.offset,
+        }
+    }
+
+    /// The content address of the request, for provenance.
+    #[must_use]
+    pub fn hash(&self) -> ArtifactId {
+        ArtifactId::of(&crate::encoding::encode(self))
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// A rejection that names the field.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        self.model_spec().validate()?;
+        self.training.local.validate()?;
+        for (name, found, min, max) in [
+            ("rounds", self.training.rounds, 1, limits::ROUNDS_MAX),
+            ("sla.sites_max", self.sla.sites_max, 1, limits::SITES_MAX),
+            ("sla.sites_min", self.sla.sites_min, 1, self.sla.sites_max),
+            ("verification.required", self.verification.required, 1, 1_000),
+            (
+                "verification.units",
+                self.verification.units.unwrap_or(self.verification.required),
+                self.verification.required,
+                1_000,
+            ),
+            (
+                "deployment.replicas",
+                self.deployment.as_ref().map_or(1, |d| d.replicas),
+                1,
+                1_000,
+            ),
+            (
+                "training.quorum",
+                self.training.quorum.unwrap_or(1),
+                1,
+                limits::SITES_MAX,
+            ),
+        ] {
+            if found < min || found > max {
+                return Err(Rejection::out_of_range(
+                    name,
+                    f64::from(found),
+                    f64::from(min),
+                    f64::from(max),
+                ));
+            }
+        }
+        if self.purpose.is_empty() || self.purpose.len() > limits::NAME_BYTES_MAX {
+            return Err(Rejection::malformed(
+                "purpose",
+                "say what the model is for: policies decide by it",
+            ));
+        }
+        if self.jurisdiction.len() != 2 || !self.jurisdiction.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Err(Rejection::malformed(
+                "jurisdiction",
+                "expected an ISO 3166-1 alpha-2 code such as DE",
+            ));
+        }
+        if !self.verification.target.is_finite() {
+            return Err(Rejection::malformed(
+                "verification.target",
+                "must be a finite number",
+            ));
+        }
+        if self
+            .training
+            .norm_clip
+            .is_some_and(|c| !c.is_finite() || c <= 0.0)
+        {
+            return Err(Rejection::malformed(
+                "training.norm_clip",
+                "must be a positive number",
+            ));
+        }
+        if self.protections.len() > 16 || self.protections.iter().any(|p| p.len() > limits::NAME_BYTES_MAX) {
+            return Err(Rejection::malformed(
+                "protections",
+                "at most 16 of bounded length",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A structured question to discovery. All given conditions must hold.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Search {
+    /// Free text over titles, descriptions, names, skills and columns; empty: any.
+    pub text: String,
+    /// Only this kind.
+    pub kind: Option<EntityKind>,
+    /// Only these organisations; empty: any.
+    pub organisations: Vec<OrganisationId>,
+    /// Only these jurisdictions; empty: any.
+    pub jurisdictions: Vec<String>,
+    /// Datasets and verifiers that have all these columns.
+    pub features: Vec<String>,
+    /// Datasets and verifiers that can predict this column.
+    pub target: Option<String>,
+    /// Agents that have a skill with this id or tag.
+    pub skill: Option<String>,
+    /// Datasets of at least this many records.
+    pub records_min: u64,
+    /// At most this many answers; zero: 50.
+    pub limit: u32,
+    /// Skip this many.
+    pub offset: u32,
+}
+
+/// One answer of discovery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hit {
+    /// The card.
+    pub descriptor: Descriptor,
+    /// Whether its node is connected now.
+    pub online: bool,
+    /// Relevance of the text match; zero without text.
+    pub score: f32,
+}

@@ -1,0 +1,1 @@
+//! Cedar policies with the network's schema.

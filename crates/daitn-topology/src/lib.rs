@@ -1,0 +1,1 @@
+//! Pure planning: matching, feasibility, cost, routes.

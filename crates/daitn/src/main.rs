@@ -1,0 +1,2 @@
+//! The daitn command.
+fn main() {}

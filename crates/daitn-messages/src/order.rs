@@ -91,6 +91,9 @@ pub struct TrainOrder {
     /// The facility that trains, where it is not the node itself. Refused unless the descriptor names it.
     #[serde(default)]
     pub compute: Option<Peer>,
+    /// Which facility that is: the owner's configuration allows facilities by this name.
+    #[serde(default)]
+    pub compute_entity: Option<EntityId>,
 }
 
 /// Train for a dataset's node.

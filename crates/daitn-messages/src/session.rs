@@ -52,10 +52,13 @@ pub enum SessionRequest {
 /// One training step of one site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainStep {
-    /// The site's work order.
+    /// The conductor's work order, for the record.
     pub order: OrderId,
     /// The job.
     pub job: JobId,
+    /// The place of the dataset in the plan's `sites`: with the job it names the site's own order.
+    #[serde(default)]
+    pub position: u32,
     /// The conductor's epoch: older ones are refused.
     pub epoch: u64,
     /// Which cycle, from 0.
@@ -84,8 +87,14 @@ pub struct KeepState {
 /// A training step on a compute facility. The table follows: features row by row, then targets, little-endian f32.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ComputeStep {
-    /// The facility's work order.
+    /// The work order of the dataset's node, for the record.
     pub order: OrderId,
+    /// The job and the dataset: with the node that asks they name the facility's own order.
+    #[serde(default)]
+    pub job: Option<JobId>,
+    /// See `job`.
+    #[serde(default)]
+    pub dataset: Option<EntityId>,
     /// Rows of the table.
     pub n_rows: u32,
     /// What to do; its seed is the step's own.

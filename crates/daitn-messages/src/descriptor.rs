@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// The static card of one entity, signed by the node that holds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Descriptor {
     /// What is described.
     pub entity: EntityId,
@@ -38,6 +39,7 @@ impl Statement for Descriptor {
 
 /// What is particular to each kind of entity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Body {
     /// A dataset.
@@ -74,6 +76,7 @@ impl Body {
 
 /// A dataset that can be trained on where it is. Shown to others: no file name, no row, no hash of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DatasetBody {
     /// Feature columns that it has.
     pub features: Vec<String>,
@@ -112,6 +115,7 @@ pub struct DatasetBody {
 
 /// Compute that trains for datasets whose owners name it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ComputeBody {
     /// Training speed, multiply-adds a second.
     pub compute_rate: u64,
@@ -123,6 +127,7 @@ pub struct ComputeBody {
 
 /// A registered model: what it is, where it comes from, what was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelBody {
     /// Version within its name, from 1.
     pub model_version: u32,
@@ -140,6 +145,7 @@ pub struct ModelBody {
 
 /// Where a model comes from: every part by id or hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Provenance {
     /// The job that trained it.
     pub job: JobId,
@@ -159,6 +165,7 @@ pub struct Provenance {
 
 /// Serves models from memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelHostBody {
     /// Memory for models, bytes.
     pub memory_bytes: u64,
@@ -170,6 +177,7 @@ pub struct ModelHostBody {
 
 /// Judges models on a hold-out that no trainer saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VerifierBody {
     /// Feature columns that its hold-out has.
     pub features: Vec<String>,
@@ -183,6 +191,7 @@ pub struct VerifierBody {
 
 /// Combines updates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AggregatorBody {
     /// Disk for updates of one round, bytes.
     pub storage_bytes: u64,
@@ -192,6 +201,7 @@ pub struct AggregatorBody {
 
 /// An A2A agent behind a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentBody {
     /// The origin's agent card, byte for byte, at most [`limits::DESCRIPTOR_BYTES_MAX`] bytes of JSON.
     pub card: String,
@@ -207,6 +217,7 @@ pub struct AgentBody {
 
 /// One skill of an agent, as its card names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentSkill {
     /// The skill's id.
     pub id: String,
@@ -218,6 +229,7 @@ pub struct AgentSkill {
 
 /// What changes by itself: flows as telemetry and is never signed into a descriptor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Telemetry {
     /// Of which entity.
     pub entity: EntityId,

@@ -44,8 +44,26 @@ fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
+/// How an id appears in the published schema of the REST API: a text with a pattern.
+macro_rules! text_schema {
+    ($name:ident, $pattern:expr) => {
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::schema::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .pattern(Some($pattern))
+                    .into()
+            }
+        }
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
+    };
+}
+
 macro_rules! bytes32 {
     ($(#[$doc:meta])* $name:ident) => {
+        text_schema!($name, "^[0-9a-fA-F]{64}$");
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; 32]);
@@ -123,7 +141,8 @@ impl ArtifactId {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $pattern:expr, $check:expr) => {
+        text_schema!($name, $pattern);
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
@@ -174,13 +193,17 @@ fn check_slug(text: &str) -> Result<(), IdError> {
     }
 }
 
+/// What [`check_slug`] checks, as a regular expression for the published schema.
+#[cfg(feature = "openapi")]
+const SLUG_PATTERN: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+
 text_id! {
     /// An organisation, as a slug: `st-mary`.
-    OrganisationId, check_slug
+    OrganisationId, SLUG_PATTERN, check_slug
 }
 text_id! {
     /// A machine name chosen by a person: of a terminal, a model, an agent.
-    Slug, check_slug
+    Slug, SLUG_PATTERN, check_slug
 }
 
 /// Digits of Crockford's base 32, as in ULID.
@@ -200,7 +223,7 @@ fn ulid(at_ms: u64, random: [u8; 10]) -> String {
 
 macro_rules! made_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
-        text_id! { $(#[$doc])* $name, |text| {
+        text_id! { $(#[$doc])* $name, concat!("^", $prefix, "-[0-9a-hjkmnp-tv-z]{26}$"), |text| {
             let wrong = || IdError::NotAnId { prefix: $prefix, text: shortened(text) };
             let digits = text.strip_prefix(concat!($prefix, "-")).ok_or_else(wrong)?;
             if digits.len() == ID_DIGITS && digits.bytes().all(|b| DIGITS.contains(&b)) { Ok(()) } else { Err(wrong()) }
@@ -246,6 +269,7 @@ made_id! {
 
 /// What an entity is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EntityKind {
     /// Data that can be trained on where it is.
@@ -307,6 +331,11 @@ pub struct EntityId {
     /// Its name within the organisation and kind.
     pub name: Slug,
 }
+
+text_schema!(
+    EntityId,
+    "^(dataset|compute|model|model-host|verifier|aggregator|agent):[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+);
 
 impl fmt::Display for EntityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a job is. The last four are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum JobPhase {
     /// Orders are out; sites look at their policies.
@@ -46,6 +47,7 @@ impl JobPhase {
 
 /// A job as others see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobView {
     /// Its name.
     pub id: JobId,
@@ -79,6 +81,7 @@ pub struct JobView {
 
 /// A closed cycle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CycleView {
     /// Which, from 0.
     pub cycle: u32,
@@ -100,6 +103,7 @@ pub struct CycleView {
 
 /// A site that was left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeftOut {
     /// Which.
     pub dataset: EntityId,
@@ -111,6 +115,7 @@ pub struct LeftOut {
 
 /// What happened, to be held against the prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Actual {
     /// From acceptance until all sites had answered, milliseconds.
     pub preparing_ms: u64,
@@ -126,6 +131,7 @@ pub struct Actual {
 
 /// A line of a job's list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobSummary {
     /// Its name.
     pub id: JobId,
@@ -145,6 +151,7 @@ pub struct JobSummary {
 
 /// What happened to a job, as streamed to who watches it. A late watcher first gets the newest view.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum JobEvent {
     /// The whole view, first of all.
@@ -187,6 +194,7 @@ pub enum JobEvent {
 
 /// Where a deployment is. The last two are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DeploymentPhase {
     /// Hosts fetch and load.
@@ -203,6 +211,7 @@ pub enum DeploymentPhase {
 
 /// A deployment as others see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeploymentView {
     /// Its name.
     pub id: DeploymentId,
@@ -220,6 +229,7 @@ pub struct DeploymentView {
 
 /// A decision, as `daitn explain` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DecisionRecord {
     /// Its name.
     pub id: DecisionId,
@@ -241,6 +251,7 @@ pub struct DecisionRecord {
 
 /// One that was looked at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Candidate {
     /// Who or what.
     pub name: String,

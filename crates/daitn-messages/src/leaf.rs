@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a leaf witnesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LeafKind {
     /// A node joined.
@@ -41,6 +42,7 @@ pub enum LeafKind {
 
 /// One entry of the log. Its canonical bytes are [`Leaf::to_bytes`]; never a payload, never free text of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Leaf {
     /// Format of the leaf: 1.
     pub format: u32,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the model predicts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Task {
     /// One of these classes.
@@ -29,6 +30,7 @@ impl Task {
 
 /// A built-in architecture, declared as data: no code travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Architecture {
     /// One affine layer: linear regression, or softmax regression for classification.
@@ -56,6 +58,7 @@ pub enum Architecture {
 
 /// Everything that a node needs to build a model and to feed it: the same on every site, host and verifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelSpec {
     /// The architecture.
     pub architecture: Architecture,
@@ -159,6 +162,7 @@ impl Architecture {
 
 /// How updates are combined. Defaults of each field: see `facts` in docs/book and the papers named.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Strategy {
     /// McMahan 2017, arXiv 1602.05629.
@@ -226,6 +230,7 @@ impl Strategy {
 
 /// What a site does with its data in one round or hop.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LocalTraining {
     /// Passes over the site's data.
     pub epochs: u32,
@@ -274,6 +279,7 @@ impl LocalTraining {
 
 /// A measure of quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// Share of examples classified right; more is better.
@@ -309,6 +315,7 @@ impl Metric {
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Evaluation {
     /// How many examples were looked at.
     pub n_examples: u64,
@@ -333,6 +340,7 @@ impl Evaluation {
 
 /// A model's name and version: `digits` version 3 of its organisation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelVersion {
     /// The name clients use.
     pub name: Slug,

@@ -30,6 +30,7 @@ pub struct Principal {
 
 /// A right of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// Operate the domain: tokens, nodes, keys, domain policy; sees every organisation.
@@ -218,6 +219,7 @@ pub enum Answer {
 
 /// A join token to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// For which organisation.
@@ -243,6 +245,7 @@ fn one_day() -> u64 {
 
 /// A join token just made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreatedToken {
     /// Its public half.
     pub token: TokenId,
@@ -254,6 +257,7 @@ pub struct CreatedToken {
 
 /// A join token as listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenView {
     /// Its public half.
     pub token: TokenId,
@@ -271,6 +275,7 @@ pub struct TokenView {
 
 /// An API key to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// For which organisation.
@@ -284,6 +289,7 @@ pub struct NewKey {
 
 /// An API key just made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreatedKey {
     /// Its public half.
     pub key: ApiKeyId,
@@ -293,6 +299,7 @@ pub struct CreatedKey {
 
 /// An API key as listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyView {
     /// Its public half.
     pub key: ApiKeyId,
@@ -308,6 +315,7 @@ pub struct KeyView {
 
 /// A node as listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeView {
     /// Its key.
     pub node: NodeId,
@@ -331,6 +339,7 @@ pub struct NodeView {
 
 /// Found entities.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SearchAnswer {
     /// This page.
     pub hits: Vec<Hit>,
@@ -340,6 +349,7 @@ pub struct SearchAnswer {
 
 /// A leaf with its index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeafAt {
     /// From 0.
     pub index: u64,
@@ -349,6 +359,7 @@ pub struct LeafAt {
 
 /// The state of the domain in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StatusView {
     /// The domain's name.
     pub domain: String,
@@ -376,6 +387,7 @@ pub struct StatusView {
 
 /// A registered model as listed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelView {
     /// Name and version.
     pub model: ModelVersion,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case", tag = "verdict")]
 pub enum Verdict {
     /// It can be done like this.
@@ -30,6 +31,7 @@ pub enum Verdict {
 
 /// A bound that a request runs into.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Constraint {
     /// Which.
     pub name: ConstraintName,
@@ -45,6 +47,7 @@ pub struct Constraint {
 
 /// The bounds that a request can run into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ConstraintName {
     /// No data with these columns.
@@ -75,6 +78,7 @@ pub enum ConstraintName {
 
 /// A dataset that was looked at and left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Exclusion {
     /// Which.
     pub entity: EntityId,
@@ -89,6 +93,7 @@ pub struct Exclusion {
 
 /// What will be done where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
     /// Its name.
     pub id: PlanId,
@@ -151,6 +156,7 @@ impl Plan {
 
 /// A terminal that takes part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Placement {
     /// Which terminal.
     pub entity: EntityId,
@@ -160,6 +166,7 @@ pub struct Placement {
 
 /// A dataset that takes part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Site {
     /// Which dataset.
     pub dataset: EntityId,
@@ -184,6 +191,7 @@ pub struct Site {
 
 /// What is expected of a plan: kept beside what then happened.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Prediction {
     /// Lower end of the time, milliseconds.
     pub ms_low: u64,
@@ -203,6 +211,7 @@ pub struct Prediction {
 
 /// A way that was considered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Alternative {
     /// Which kind.
     pub kind: PlanKind,

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// What somebody wants to do with an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verb {
     /// Train on a dataset.
@@ -51,6 +52,7 @@ impl fmt::Display for Verb {
 /// The circumstances of a use, in the policy's context. The control center fills it when planning and sends it in the
 /// work order; the owner's node evaluates its own policy on it again before it acts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UseContext {
     /// The purpose that the requester declares: `research`, `commercial`, `care`, …
     pub purpose: String,
@@ -68,6 +70,7 @@ pub struct UseContext {
 
 /// A question to a policy: may `who` do `verb` with `what`?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PolicyQuestion {
     /// The organisation that asks.
     pub who: OrganisationId,
@@ -81,6 +84,7 @@ pub struct PolicyQuestion {
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PolicyAnswer {
     /// Whether it may. False as well when no policy says anything, or one failed to evaluate.
     pub allowed: bool,

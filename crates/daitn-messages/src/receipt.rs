@@ -118,6 +118,7 @@ pub struct TrainingDone {
 
 /// What a verification unit found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VerificationReport {
     /// The weights that were judged.
     pub weights: ArtifactId,

@@ -12,6 +12,7 @@ macro_rules! codes {
         /// A stable code. The first two digits are the area: 01 messages, 02 joining, 03 policy and planning,
         /// 04 jobs, 05 models and inference, 06 agents, 07 access to the API, 09 internal.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $code)] $variant,)*
         }
@@ -108,6 +109,7 @@ codes! {
 
 /// A refusal or failure, as told to whoever asked and as kept in records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rejection {
     /// The stable code.
     pub code: Code,

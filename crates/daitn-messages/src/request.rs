@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a model trainer asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TrainingRequest {
     /// Name of the model that comes out.
@@ -59,6 +60,7 @@ fn one() -> f32 {
 
 /// Which datasets qualify.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DataFilter {
     /// Only these organisations; empty: any.
@@ -73,6 +75,7 @@ pub struct DataFilter {
 
 /// How sites train and how updates are combined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TrainingParameters {
     /// How updates are combined; none: the network chooses.
@@ -98,6 +101,7 @@ pub struct TrainingParameters {
 
 /// How the model and the data meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PlanKind {
     /// Sites train side by side and an aggregator combines.
@@ -122,6 +126,7 @@ impl PlanKind {
 
 /// A request's bounds. Absent means unbounded, but for the cohort.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Sla {
     /// The whole job, from acceptance to registration.
@@ -153,6 +158,7 @@ impl Default for Sla {
 
 /// How the result is judged: `required` of the verification units that take part must find the target reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Verification {
     /// What is measured.
@@ -168,6 +174,7 @@ pub struct Verification {
 
 /// What happens with a verified model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Deployment {
     /// On how many hosts.
@@ -274,6 +281,7 @@ impl TrainingRequest {
 
 /// A structured question to discovery. All given conditions must hold.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Search {
     /// Free text over titles, descriptions, names, skills and columns; empty: any.
@@ -300,6 +308,7 @@ pub struct Search {
 
 /// One answer of discovery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hit {
     /// The card.
     pub descriptor: Descriptor,

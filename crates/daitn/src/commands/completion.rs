@@ -1,0 +1,28 @@
+//! `daitn completion`: a completion script for a shell.
+
+use crate::{
+    cli::Cli,
+    failure::{Ending, Exit, Failure},
+};
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use std::io::Write;
+
+/// For which.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Runs it. A script is a script, whatever the output format.
+pub(crate) fn run(arguments: &Arguments) -> Ending {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "daitn", &mut script);
+    std::io::stdout()
+        .lock()
+        .write_all(&script)
+        .map_err(|error| Failure::internal(format!("standard output: {error}")))?;
+    Ok(Exit::Done)
+}

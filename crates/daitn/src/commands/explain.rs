@@ -1,0 +1,21 @@
+//! `daitn explain`: opens the record of a decision.
+
+use super::App;
+use crate::failure::{Ending, Exit};
+use clap::Args;
+use daitn_messages::{ids::DecisionId, job::DecisionRecord, operation::Operation};
+
+/// Which.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The decision's id, as plans, refusals and answers name it: `dec-…`
+    decision: String,
+}
+
+/// Runs it.
+pub(crate) async fn run(app: &App, arguments: &Arguments) -> Ending {
+    let decision: DecisionId = super::parsed(&arguments.decision)?;
+    let record: DecisionRecord = app.client()?.ask(&Operation::Explain(decision)).await?;
+    app.output.show(&crate::views::Decision(record))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,250 @@
+//! `daitn job`: from a request to a verified model.
+
+mod init;
+mod watch;
+
+pub(crate) use watch::follow;
+
+use super::{App, confirmed, parsed};
+use crate::{
+    client::Client,
+    failure::{Ending, Exit, Failure},
+    files::read_text,
+    views::{Done, Given, Job, List},
+};
+use clap::{Args, Subcommand};
+use daitn_messages::{
+    ids::{JobId, PlanId},
+    job::{JobSummary, JobView},
+    operation::Operation,
+    plan::{Plan, Verdict},
+    rejection::{Code, Rejection},
+    request::TrainingRequest,
+};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a training request, from flags and the columns of a discovered dataset
+    Init(Box<init::Arguments>),
+    /// Ask for a verdict and a plan; nothing moves
+    Plan {
+        /// The request, TOML or JSON
+        file: PathBuf,
+    },
+    /// Begin the job of a plan
+    Apply {
+        /// The plan's id
+        plan: String,
+        #[command(flatten)]
+        submit: Submit,
+    },
+    /// Plan, show, apply and watch
+    Run {
+        /// The request, TOML or JSON
+        file: PathBuf,
+        #[command(flatten)]
+        submit: Submit,
+    },
+    /// List jobs
+    List,
+    /// One job in full
+    Get {
+        /// Its id
+        job: String,
+    },
+    /// Follow a job until it ends
+    Watch {
+        /// Its id
+        job: String,
+    },
+    /// Stop a job
+    Stop {
+        /// Its id
+        job: String,
+        /// Mean it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Why its plan is as it is: the decision record
+    Explain {
+        /// Its id
+        job: String,
+    },
+}
+
+/// How a job is submitted.
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// A repeated key gives the job that the first one began, instead of another
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+/// Runs it.
+pub(crate) async fn run(app: &App, command: Command) -> Ending {
+    match command {
+        Command::Init(arguments) => init::run(app, *arguments).await,
+        Command::Plan { file } => {
+            let verdict = verdict(&app.client()?, request(&file)?).await?;
+            let refusal = refusal(&verdict);
+            if refusal.is_none() || app.output.is_human() {
+                app.output.show(&Given(verdict))?;
+            }
+            refusal.map_or(Ok(Exit::Done), Err)
+        }
+        Command::Apply { plan, submit } => {
+            let job = apply(&app.client()?, parsed(&plan)?, submit.idempotency_key).await?;
+            app.output.say(format!("Follow it: daitn job watch {}", job.id));
+            app.output.show(&Job(job))?;
+            Ok(Exit::Done)
+        }
+        Command::Run { file, submit } => plan_and_run(app, &file, submit).await,
+        Command::List => {
+            let jobs: Vec<JobSummary> = app.client()?.ask(&Operation::ListJobs).await?;
+            app.output.show(&List(jobs))?;
+            Ok(Exit::Done)
+        }
+        Command::Get { job } => {
+            app.output.show(&Job(get(&app.client()?, parsed(&job)?).await?))?;
+            Ok(Exit::Done)
+        }
+        Command::Watch { job } => watch(app, &app.client()?, parsed(&job)?).await,
+        Command::Stop { job, yes } => {
+            let job: JobId = parsed(&job)?;
+            confirmed(yes, &format!("stopping {job}"))?;
+            let _: serde_json::Value = app.client()?.ask(&Operation::StopJob(job.clone())).await?;
+            app.output.show(&Done::new("stopped", &job))?;
+            Ok(Exit::Done)
+        }
+        Command::Explain { job } => {
+            let client = app.client()?;
+            let decision = get(&client, parsed(&job)?).await?.plan.decision;
+            let record = client.ask(&Operation::Explain(decision)).await?;
+            app.output.show(&crate::views::Decision(record))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Reads a request: JSON where the name says so, TOML otherwise.
+pub(crate) fn request(path: &Path) -> Result<TrainingRequest, Failure> {
+    let text = read_text(path)?;
+    let request: TrainingRequest = if path.extension().is_some_and(|e| e == "json") {
+        serde_json::from_str(&text).map_err(|error| Failure::file(path, error))?
+    } else {
+        toml::from_str(&text).map_err(|error| Failure::file(path, error))?
+    };
+    request.validate().map_err(|rejection| {
+        let message = format!("{}: {}", path.display(), rejection.message);
+        Failure::from(Rejection { message, ..rejection }).as_usage()
+    })?;
+    Ok(request)
+}
+
+/// Asks for a verdict.
+pub(crate) async fn verdict(client: &Client, request: TrainingRequest) -> Result<Verdict, Failure> {
+    client.ask(&Operation::Plan(Box::new(request))).await
+}
+
+/// Begins a plan's job.
+pub(crate) async fn apply(client: &Client, plan: PlanId, key: Option<String>) -> Result<JobView, Failure> {
+    client
+        .ask(&Operation::Apply {
+            plan,
+            idempotency_key: key,
+        })
+        .await
+}
+
+/// One job.
+pub(crate) async fn get(client: &Client, job: JobId) -> Result<JobView, Failure> {
+    client.ask(&Operation::GetJob(job)).await
+}
+
+/// An infeasible verdict as a failure; none for a plan.
+pub(crate) fn refusal(verdict: &Verdict) -> Option<Failure> {
+    let Verdict::Infeasible {
+        binding,
+        nearest,
+        excluded,
+    } = verdict
+    else {
+        return None;
+    };
+    let reasons: Vec<&str> = binding.iter().map(|c| c.explanation.as_str()).collect();
+    let message = if reasons.is_empty() {
+        "no plan meets the request".to_owned()
+    } else {
+        reasons.join("; ")
+    };
+    let mut policies: Vec<String> = excluded.iter().flat_map(|e| e.policies.iter().cloned()).collect();
+    policies.sort_unstable();
+    policies.dedup();
+    let mut failure = Failure::new(Code::Infeasible, message);
+    failure.rejection.policies = policies;
+    if nearest.is_some() {
+        failure =
+            failure.hint("Change the request towards the nearest feasible one, shown above, and plan again.");
+    }
+    Some(failure.details(json!(verdict)))
+}
+
+async fn plan_and_run(app: &App, file: &Path, submit: Submit) -> Ending {
+    let client = app.client()?;
+    let verdict = verdict(&client, request(file)?).await?;
+    if let Some(refusal) = refusal(&verdict) {
+        if app.output.is_human() {
+            app.output.show(&Given(verdict))?;
+        }
+        return Err(refusal);
+    }
+    let Verdict::Feasible { plan } = verdict else {
+        return Err(Failure::internal("a verdict is neither feasible nor infeasible"));
+    };
+    let plan_id = show_plan(app, *plan);
+    let job = apply(&client, plan_id, submit.idempotency_key).await?;
+    app.output.say(format!("Job {}", job.id));
+    watch(app, &client, job.id).await
+}
+
+/// While a job runs its plan is progress: it goes to standard error, and only for people.
+fn show_plan(app: &App, plan: Plan) -> PlanId {
+    let id = plan.id.clone();
+    if app.output.is_human() {
+        let view = Given(Verdict::Feasible { plan: Box::new(plan) });
+        app.output.say(crate::output::Shown::human(
+            &view,
+            crate::paint::Paint::stderr(),
+            false,
+        ));
+        app.output.say("");
+    }
+    id
+}
+
+async fn watch(app: &App, client: &Client, job: JobId) -> Ending {
+    let ended = follow(app.output, client, job, "").await?;
+    let failure = ended
+        .cause
+        .clone()
+        .filter(|_| ended.phase != daitn_messages::job::JobPhase::Succeeded);
+    match failure {
+        None => {
+            app.output.show(&Job(ended))?;
+            Ok(Exit::Done)
+        }
+        Some(cause) => {
+            if app.output.is_human() {
+                app.output.show(&Job(ended.clone()))?;
+            }
+            Err(Failure {
+                exit: Exit::Refused,
+                ..Failure::from(cause)
+            }
+            .details(json!(ended)))
+        }
+    }
+}

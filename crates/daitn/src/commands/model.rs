@@ -1,0 +1,200 @@
+//! `daitn model`: what was trained, where it comes from, where it runs, and what it answers.
+
+use super::{App, all, confirmed, parsed};
+use crate::{
+    client::{Client, Endpoint, read, segment},
+    failure::{Ending, Exit, Failure},
+    inference::{Query, Rows},
+    views::{Deployed, Done, List, Model, Models},
+};
+use clap::Subcommand;
+use daitn_messages::{
+    descriptor::Body,
+    ids::{DeploymentId, EntityKind, Slug},
+    job::DeploymentView,
+    learning::ModelVersion,
+    operation::{ModelView, Operation},
+    rejection::Rejection,
+};
+use std::path::PathBuf;
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List registered models
+    List,
+    /// One model in full: where it comes from, what was found, where it runs
+    Get {
+        /// NAME, or NAME@VERSION
+        model: String,
+    },
+    /// List deployments
+    Deployments,
+    /// Deploy a registered model
+    Deploy {
+        /// NAME, or NAME@VERSION; the newest version without one
+        model: String,
+        /// On how many hosts
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        replicas: u32,
+    },
+    /// Stop a deployment
+    Stop {
+        /// Its id
+        deployment: String,
+        /// Mean it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Serve the version before the one that is served
+    Rollback {
+        /// The model's name
+        model: Slug,
+        /// Mean it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Query a deployed model (Open Inference Protocol)
+    Query {
+        /// NAME, or NAME@VERSION
+        model: String,
+        /// A row of feature values, separated by commas; may be given again
+        #[arg(
+            long,
+            value_name = "VALUES",
+            required_unless_present = "file",
+            allow_hyphen_values = true
+        )]
+        row: Vec<String>,
+        /// A CSV file with the model's feature columns
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// Runs it.
+pub(crate) async fn run(app: &App, command: Command) -> Ending {
+    let client = app.client()?;
+    match command {
+        Command::List => app.output.show(&Models(models(&client).await?))?,
+        Command::Get { model } => {
+            let (name, version) = name_and_version(&model)?;
+            app.output.show(&Model(find(&client, &name, version).await?))?;
+        }
+        Command::Deployments => {
+            let deployments: Vec<DeploymentView> = client.ask(&Operation::ListDeployments).await?;
+            app.output.show(&List(deployments))?;
+        }
+        Command::Deploy { model, replicas } => {
+            let (model, version) = name_and_version(&model)?;
+            let view: DeploymentView = client
+                .ask(&Operation::Deploy {
+                    model,
+                    version,
+                    replicas,
+                })
+                .await?;
+            app.output
+                .say(format!("Follow it: daitn model get {}", view.model.name));
+            app.output.show(&Deployed(view))?;
+        }
+        Command::Stop { deployment, yes } => {
+            let deployment: DeploymentId = parsed(&deployment)?;
+            confirmed(yes, &format!("stopping {deployment}"))?;
+            let _: serde_json::Value = client.ask(&Operation::StopDeployment(deployment.clone())).await?;
+            app.output.show(&Done::new("stopped", &deployment))?;
+        }
+        Command::Rollback { model, yes } => {
+            confirmed(yes, &format!("rolling back {model}"))?;
+            let view: DeploymentView = client.ask(&Operation::RollBack(model)).await?;
+            app.output.show(&Deployed(view))?;
+        }
+        Command::Query { model, row, file } => query(app, &client, &model, &row, file).await?,
+    }
+    Ok(Exit::Done)
+}
+
+/// `digits` or `digits@3`.
+fn name_and_version(text: &str) -> Result<(Slug, Option<u32>), Failure> {
+    match text.split_once('@') {
+        None => Ok((parsed(text)?, None)),
+        Some((name, version)) => {
+            let wrong = |_| Failure::usage(format!("`{version}` is not a version: write NAME@3"));
+            Ok((parsed(name)?, Some(version.parse().map_err(wrong)?)))
+        }
+    }
+}
+
+/// Registered models with their deployments.
+pub(crate) async fn models(client: &Client) -> Result<Vec<ModelView>, Failure> {
+    let hits = all(client, EntityKind::Model).await?;
+    let deployments: Vec<DeploymentView> = client.ask(&Operation::ListDeployments).await?;
+    let views = hits.into_iter().filter_map(|hit| {
+        let Body::Model(body) = &hit.descriptor.body else {
+            return None;
+        };
+        let model = ModelVersion {
+            name: hit.descriptor.entity.name.clone(),
+            version: body.model_version,
+        };
+        let deployments = deployments
+            .iter()
+            .filter(|d| d.model.name == model.name)
+            .cloned()
+            .collect();
+        Some(ModelView {
+            model,
+            descriptor: hit.descriptor,
+            deployments,
+        })
+    });
+    Ok(views.collect())
+}
+
+async fn find(client: &Client, name: &Slug, version: Option<u32>) -> Result<ModelView, Failure> {
+    models(client)
+        .await?
+        .into_iter()
+        .filter(|view| &view.model.name == name && version.is_none_or(|v| v == view.model.version))
+        .max_by_key(|view| view.model.version)
+        .ok_or_else(|| {
+            let wanted = version.map_or_else(|| name.to_string(), |v| format!("{name}@{v}"));
+            Failure::from(Rejection::not_found("model", wanted).with_hint("List them: daitn model list"))
+        })
+}
+
+async fn query(
+    app: &App,
+    client: &Client,
+    model: &str,
+    rows: &[String],
+    file: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let (name, version) = name_and_version(model)?;
+    let path = match version {
+        None => format!("/v2/models/{}", segment(name.as_str())),
+        Some(version) => format!("/v2/models/{}/versions/{version}", segment(name.as_str())),
+    };
+    let metadata: serde_json::Value = read(
+        &client
+            .call(&Endpoint::new(reqwest::Method::GET, path.as_str()))
+            .await?
+            .body,
+    )?;
+    let query = Query::of(&metadata)?;
+    let rows = match file {
+        Some(file) => Rows::from_csv(&file, &features(client, &name, version).await?)?,
+        None => Rows::from_arguments(rows)?,
+    };
+    let (answer, decision) = client.post(&format!("{path}/infer"), &query.body(&rows)?).await?;
+    let answers = query.read(&answer, decision)?;
+    app.output.show(&answers)
+}
+
+/// The columns that a model takes, by its card.
+async fn features(client: &Client, name: &Slug, version: Option<u32>) -> Result<Vec<String>, Failure> {
+    match find(client, name, version).await?.descriptor.body {
+        Body::Model(body) => Ok(body.spec.features),
+        _ => Err(Failure::internal("a model's card is not of a model")),
+    }
+}

@@ -1,0 +1,307 @@
+//! The Open Inference Protocol v2 as a client speaks it: rows in, classes or numbers out.
+
+use crate::{failure::Failure, output::Shown, paint::Paint, render::Table};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Most rows of one query.
+const ROWS_MAX: usize = 65_536;
+
+/// How a model is queried, from its metadata (`GET /v2/models/NAME`).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Query {
+    input: String,
+    datatype: String,
+    n_features: Option<usize>,
+}
+
+/// Rows of feature values.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rows {
+    values: Vec<f32>,
+    n_rows: usize,
+}
+
+/// What a model answered: one entry for each row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Answers {
+    /// The model.
+    model: String,
+    /// Its version.
+    version: String,
+    /// The decision that chose the replica.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<String>,
+    /// For each row.
+    answers: Vec<OneAnswer>,
+}
+
+/// The answer to one row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct OneAnswer {
+    /// The likeliest class, of a classification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<String>,
+    /// A probability for each class, or the predicted number.
+    pub(crate) values: Vec<f64>,
+}
+
+impl Query {
+    /// From a model's metadata.
+    pub(crate) fn of(metadata: &Value) -> Result<Self, Failure> {
+        let odd = || Failure::internal("the model's metadata names no input");
+        let input = metadata["inputs"]
+            .as_array()
+            .and_then(|inputs| inputs.first())
+            .ok_or_else(odd)?;
+        let text = |field: &str| input[field].as_str().map(ToOwned::to_owned).ok_or_else(odd);
+        let n_features = input["shape"]
+            .as_array()
+            .and_then(|shape| shape.last()?.as_i64())
+            .and_then(|size| usize::try_from(size).ok());
+        Ok(Self {
+            input: text("name")?,
+            datatype: text("datatype")?,
+            n_features,
+        })
+    }
+
+    /// The body of an inference request.
+    pub(crate) fn body(&self, rows: &Rows) -> Result<Value, Failure> {
+        let n_features = rows.values.len() / rows.n_rows.max(1);
+        if let Some(expected) = self.n_features.filter(|n| *n != n_features) {
+            return Err(Failure::usage(format!(
+                "a row has {n_features} values, the model takes {expected}"
+            )));
+        }
+        Ok(json!({ "inputs": [{
+            "name": self.input,
+            "datatype": self.datatype,
+            "shape": [rows.n_rows, n_features],
+            "data": rows.values,
+        }] }))
+    }
+
+    /// Reads an answer.
+    pub(crate) fn read(&self, answer: &Value, decision: Option<String>) -> Result<Answers, Failure> {
+        let outputs = answer["outputs"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let numbers = outputs
+            .iter()
+            .find(|o| o["datatype"].as_str().is_some_and(|d| d.starts_with("FP")));
+        let classes = outputs.iter().find(|o| o["datatype"] == "BYTES");
+        let odd = || Failure::internal("the answer holds no output that this build can read");
+        let values = numbers.map(flat_numbers).unwrap_or_default();
+        let classes: Vec<String> = classes
+            .and_then(|o| o["data"].as_array())
+            .map(|data| {
+                data.iter()
+                    .filter_map(|c| c.as_str().map(ToOwned::to_owned))
+                    .collect()
+            })
+            .unwrap_or_default();
+        let n_rows = numbers
+            .and_then(|o| o["shape"].as_array()?.first()?.as_u64())
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| *n > 0 && values.len().is_multiple_of(*n))
+            .ok_or_else(odd)?;
+        let answers = values
+            .chunks(values.len() / n_rows)
+            .enumerate()
+            .map(|(row, values)| OneAnswer {
+                class: classes.get(row).cloned(),
+                values: values.to_vec(),
+            })
+            .collect();
+        let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
+        Ok(Answers {
+            model: text("model_name"),
+            version: text("model_version"),
+            decision,
+            answers,
+        })
+    }
+}
+
+fn flat_numbers(output: &Value) -> Vec<f64> {
+    fn push(value: &Value, flat: &mut Vec<f64>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| push(item, flat)),
+            number => flat.extend(number.as_f64()),
+        }
+    }
+    let mut flat = Vec::new();
+    push(&output["data"], &mut flat);
+    flat
+}
+
+impl Rows {
+    /// Rows that are at hand; all of the same length.
+    pub(crate) fn new(rows: &[Vec<f32>]) -> Result<Self, Failure> {
+        let width = rows.first().map_or(0, Vec::len);
+        if width == 0 || rows.len() > ROWS_MAX {
+            return Err(Failure::usage(format!(
+                "expected 1 to {ROWS_MAX} rows with at least one value"
+            )));
+        }
+        if let Some(odd) = rows.iter().position(|row| row.len() != width) {
+            let found = rows[odd].len();
+            return Err(Failure::usage(format!(
+                "row {} has {found} values, the first has {width}",
+                odd + 1
+            )));
+        }
+        Ok(Self {
+            values: rows.concat(),
+            n_rows: rows.len(),
+        })
+    }
+
+    /// Rows from the command line: values separated by commas.
+    pub(crate) fn from_arguments(rows: &[String]) -> Result<Self, Failure> {
+        let parsed: Result<Vec<Vec<f32>>, Failure> =
+            rows.iter().map(|row| numbers(row.split(','), "--row")).collect();
+        Self::new(&parsed?)
+    }
+
+    /// Rows from a CSV file: the model's feature columns, wherever they stand.
+    pub(crate) fn from_csv(path: &Path, features: &[String]) -> Result<Self, Failure> {
+        let failed = |error: csv::Error| Failure::file(path, error);
+        let mut reader = csv::Reader::from_path(path).map_err(failed)?;
+        let header = reader.headers().map_err(failed)?.clone();
+        let positions: Result<Vec<usize>, Failure> = features
+            .iter()
+            .map(|feature| {
+                header.iter().position(|column| column == feature).ok_or_else(|| {
+                    Failure::file(path, format!("has no column `{feature}`, which the model takes"))
+                })
+            })
+            .collect();
+        let positions = positions?;
+        let mut rows = Vec::new();
+        for (i, record) in reader.records().enumerate() {
+            let record = record.map_err(failed)?;
+            let fields = positions.iter().map(|at| record.get(*at).unwrap_or_default());
+            rows.push(numbers(fields, &format!("{} row {}", path.display(), i + 2))?);
+            if rows.len() > ROWS_MAX {
+                return Err(Failure::file(
+                    path,
+                    format!("has more than {ROWS_MAX} rows: split it"),
+                ));
+            }
+        }
+        Self::new(&rows)
+    }
+}
+
+fn numbers<'a>(fields: impl Iterator<Item = &'a str>, place: &str) -> Result<Vec<f32>, Failure> {
+    fields
+        .map(|field| {
+            field
+                .trim()
+                .parse::<f32>()
+                .ok()
+                .filter(|v| v.is_finite())
+                .ok_or_else(|| {
+                    Failure::usage(format!(
+                        "{place}: `{}` is not a number",
+                        crate::render::shortened(field, 40)
+                    ))
+                })
+        })
+        .collect()
+}
+
+impl Answers {
+    /// One entry for each row.
+    pub(crate) fn answers(&self) -> &[OneAnswer] {
+        &self.answers
+    }
+}
+
+impl Shown for Answers {
+    fn human(&self, paint: Paint, wide: bool) -> String {
+        let mut table = Table::new(paint, &["ROW", "ANSWER", "SURE"], "");
+        for (row, answer) in self.answers.iter().enumerate() {
+            let best = answer.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let (said, sure) = match &answer.class {
+                Some(class) => (class.clone(), crate::render::percent(best)),
+                None => (
+                    answer
+                        .values
+                        .iter()
+                        .map(|v| format!("{v:.4}"))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    String::new(),
+                ),
+            };
+            table.row([(row + 1).to_string(), paint.bold(said), sure]);
+        }
+        let mut text = table.text();
+        if wide {
+            text.push_str(&format!("\n\n{} version {}", self.model, self.version));
+        }
+        if let Some(decision) = &self.decision {
+            text.push_str(&format!(
+                "\n\n{}",
+                paint.dim(format!("why this replica: daitn explain {decision}"))
+            ));
+        }
+        text
+    }
+    fn names(&self) -> Vec<String> {
+        self.answers
+            .iter()
+            .map(|a| {
+                a.class
+                    .clone()
+                    .unwrap_or_else(|| a.values.first().map_or_else(String::new, f64::to_string))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shapes and names from the Open Inference Protocol v2 document (kserve/open-inference-protocol).
+    #[test]
+    fn an_answer_is_read() {
+        let metadata = json!({ "name": "digits", "inputs": [{ "name": "input", "datatype": "FP32", "shape": [-1, 2] }] });
+        let query = Query::of(&metadata).unwrap();
+        let rows = Rows::from_arguments(&["1,2".into(), "3, -4.5".into()]).unwrap();
+        let body = query.body(&rows).unwrap();
+        assert_eq!(body["inputs"][0]["shape"], json!([2, 2]));
+        assert_eq!(body["inputs"][0]["data"], json!([1.0, 2.0, 3.0, -4.5]));
+        let answer = json!({ "model_name": "digits", "model_version": "1", "outputs": [
+            { "name": "probabilities", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.7, 0.3] },
+            { "name": "class", "datatype": "BYTES", "shape": [2], "data": ["b", "a"] },
+        ] });
+        let answers = query.read(&answer, None).unwrap();
+        assert_eq!(answers.names(), ["b", "a"]);
+        assert_eq!(answers.answers()[1].values, [0.7, 0.3]);
+    }
+
+    #[test]
+    fn wrong_rows_are_named() {
+        let metadata = json!({ "inputs": [{ "name": "x", "datatype": "FP32", "shape": [-1, 3] }] });
+        let query = Query::of(&metadata).unwrap();
+        let told = |rows: &[&str]| {
+            let rows: Vec<String> = rows.iter().map(ToString::to_string).collect();
+            Rows::from_arguments(&rows)
+                .and_then(|rows| query.body(&rows))
+                .unwrap_err()
+                .rejection
+                .message
+        };
+        assert!(told(&["1,2"]).contains("takes 3"));
+        assert!(told(&["1,2,x"]).contains("`x`"));
+        assert!(told(&["1,2,3", "1,2"]).contains("row 2"));
+        assert!(told(&["1,2,inf"]).contains("`inf`"));
+    }
+}

@@ -1,0 +1,200 @@
+//! A job as it goes: a bar with the live loss on a terminal, plain lines elsewhere. Always on standard error.
+
+use crate::{
+    output::Output,
+    paint::Paint,
+    render::{bytes, duration_ms, sparkline},
+    views::phase_word,
+};
+use daitn_messages::job::{CycleView, JobEvent, JobPhase, JobView};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::Duration;
+
+/// Width of the loss curve beside the bar.
+const CURVE_WIDTH: usize = 12;
+/// Without a terminal, about so many lines for the training of a job.
+const N_LINES: u32 = 10;
+/// How often the spinner moves.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Shows the progress of one job.
+pub(crate) struct Progress {
+    output: Output,
+    paint: Paint,
+    bar: Option<ProgressBar>,
+    phase: Option<JobPhase>,
+    cycles: u32,
+    losses: Vec<f64>,
+    n_bytes: u64,
+    indent: &'static str,
+}
+
+impl Progress {
+    /// For where the output goes; `indent` begins every line.
+    pub(crate) fn new(output: Output, indent: &'static str) -> Self {
+        let paint = Paint::stderr();
+        let (bar, phase, losses) = (None, None, Vec::new());
+        Self {
+            output,
+            paint,
+            bar,
+            phase,
+            cycles: 0,
+            losses,
+            n_bytes: 0,
+            indent,
+        }
+    }
+
+    /// Takes the next event.
+    pub(crate) fn take(&mut self, event: &JobEvent) {
+        match event {
+            JobEvent::View { job } => self.view(job),
+            JobEvent::Phase { phase, .. } => self.enter(*phase),
+            JobEvent::Cycle { cycle } => self.cycle(cycle),
+            JobEvent::LeftOut { left_out } => {
+                let when = left_out
+                    .cycle
+                    .map_or_else(String::new, |c| format!(" in cycle {}", c + 1));
+                let site = &left_out.dataset;
+                self.line(&format!(
+                    "{} {site} is left out{when}: {}",
+                    self.paint.warn("!"),
+                    left_out.reason
+                ));
+            }
+            JobEvent::Report { unit, report } => {
+                let value = report.evaluation.metric(report.metric).unwrap_or(f64::NAN);
+                let mark = if report.reached {
+                    self.paint.good("✓")
+                } else {
+                    self.paint.bad("✗")
+                };
+                let n = report.evaluation.n_examples;
+                self.line(&format!(
+                    "{mark} {unit} found {} {value:.4} on {n} records",
+                    report.metric.as_str()
+                ));
+            }
+            JobEvent::Conductor { node, epoch } => {
+                let node = node.short();
+                self.line(&format!(
+                    "{} {node} takes over as conductor (epoch {epoch})",
+                    self.paint.warn("!")
+                ));
+            }
+        }
+    }
+
+    /// Ends the display and leaves its last state.
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            if !self.losses.is_empty() {
+                self.output.say(self.trained());
+            }
+        }
+    }
+
+    fn view(&mut self, job: &JobView) {
+        self.cycles = job.plan.rounds;
+        self.losses = job.cycles.iter().map(|c| c.loss).collect();
+        self.n_bytes = job.cycles.iter().map(|c| c.bytes).sum();
+        self.enter(job.phase);
+        if let Some(last) = job.cycles.last() {
+            self.draw(last);
+        }
+    }
+
+    fn enter(&mut self, phase: JobPhase) {
+        if self.phase == Some(phase) {
+            return;
+        }
+        self.phase = Some(phase);
+        if phase != JobPhase::Training {
+            self.finish();
+        }
+        match phase {
+            JobPhase::Training if self.output.is_animated() => self.begin_bar(),
+            phase if phase.is_terminal() => {
+                let word = phase_word(phase);
+                let good = phase == JobPhase::Succeeded;
+                self.line(&if good {
+                    self.paint.good(word)
+                } else {
+                    self.paint.bad(word)
+                });
+            }
+            phase => self.line(&format!("{} …", phase_word(phase))),
+        }
+    }
+
+    fn begin_bar(&mut self) {
+        let bar = ProgressBar::with_draw_target(Some(u64::from(self.cycles)), ProgressDrawTarget::stderr());
+        let template = format!(
+            "{}{{spinner}} training {{bar:28.cyan}} {{pos}}/{{len}}  {{msg}}",
+            self.indent
+        );
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style.progress_chars("━╸─").tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+        }
+        bar.enable_steady_tick(TICK);
+        self.bar = Some(bar);
+    }
+
+    fn cycle(&mut self, cycle: &CycleView) {
+        self.losses.push(cycle.loss);
+        self.n_bytes += cycle.bytes;
+        self.draw(cycle);
+    }
+
+    fn draw(&self, cycle: &CycleView) {
+        let done = u64::try_from(self.losses.len()).unwrap_or(u64::MAX);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(format!(
+                "loss {:.4} {}  {} sites  {:.0} ms a cycle",
+                cycle.loss,
+                sparkline(&self.losses, CURVE_WIDTH),
+                cycle.n_sites,
+                cycle.cycle_ms
+            ));
+            return;
+        }
+        let every = u64::from(self.cycles.div_ceil(N_LINES).max(1));
+        if done == 1 || done.is_multiple_of(every) || done == u64::from(self.cycles) {
+            self.line(&format!(
+                "cycle {done}/{}  loss {:.4}  {} sites  {:.0} ms",
+                self.cycles, cycle.loss, cycle.n_sites, cycle.cycle_ms
+            ));
+        }
+    }
+
+    fn trained(&self) -> String {
+        let (first, last) = (
+            self.losses.first().unwrap_or(&0.0),
+            self.losses.last().unwrap_or(&0.0),
+        );
+        format!(
+            "{}{} {} cycles  loss {first:.4} → {last:.4} {}  {} moved",
+            self.indent,
+            self.paint.good("✓"),
+            self.losses.len(),
+            sparkline(&self.losses, CURVE_WIDTH),
+            bytes(self.n_bytes)
+        )
+    }
+
+    fn line(&self, text: &str) {
+        let line = format!("{}{text}", self.indent);
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => self.output.say(line),
+        }
+    }
+}
+
+/// How long something took, as a short remark.
+pub(crate) fn took(ms: u64) -> String {
+    format!("in {}", duration_ms(ms))
+}

@@ -1,0 +1,230 @@
+//! A job: in a list, and in full with what was predicted beside what happened.
+
+use super::Row;
+use crate::{
+    output::Shown,
+    paint::Paint,
+    render::{Table, age, bytes, count, date_time, duration_ms, facts, section, sparkline},
+};
+use daitn_messages::job::{Actual, JobPhase, JobSummary, JobView};
+use serde::Serialize;
+
+/// Width of a loss curve in characters.
+const CURVE_WIDTH: usize = 32;
+
+/// A phase in words.
+pub(crate) fn phase_word(phase: JobPhase) -> &'static str {
+    match phase {
+        JobPhase::Preparing => "preparing",
+        JobPhase::Training => "training",
+        JobPhase::Verifying => "verifying",
+        JobPhase::Deploying => "deploying",
+        JobPhase::Succeeded => "succeeded",
+        JobPhase::NotVerified => "not verified",
+        JobPhase::Failed => "failed",
+        JobPhase::Stopped => "stopped",
+    }
+}
+
+fn coloured(paint: Paint, phase: JobPhase) -> String {
+    let word = phase_word(phase);
+    match phase {
+        JobPhase::Succeeded => paint.good(word),
+        JobPhase::NotVerified | JobPhase::Failed => paint.bad(word),
+        JobPhase::Stopped => paint.warn(word),
+        _ => paint.name(word),
+    }
+}
+
+impl Row for JobSummary {
+    const COLUMNS: &'static [&'static str] = &["JOB", "MODEL", "ORGANISATION", "PHASE", "CYCLES", "AGE"];
+    const EMPTY: &'static str = "No jobs. Begin with: daitn job init";
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+    fn cells(&self, paint: Paint, _wide: bool) -> Vec<String> {
+        vec![
+            paint.name(&self.id),
+            self.model.clone(),
+            self.organisation.to_string(),
+            coloured(paint, self.phase),
+            format!("{}/{}", self.cycles_done, self.cycles),
+            age(self.accepted_at, crate::commands::now()),
+        ]
+    }
+}
+
+/// A job in full.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Job(pub(crate) JobView);
+
+impl Shown for Job {
+    fn human(&self, paint: Paint, wide: bool) -> String {
+        let job = &self.0;
+        let mut parts = vec![facts(paint, &head(paint, job))];
+        if let Some(cause) = &job.cause {
+            let hint = cause.hint_or_page();
+            parts.push(section(
+                paint,
+                "Cause",
+                &format!("{} {}\n{hint}", cause.code.as_str(), cause.message),
+            ));
+        }
+        if !job.cycles.is_empty() {
+            parts.push(section(paint, "Training", &training(paint, job)));
+        }
+        if !job.reports.is_empty() {
+            parts.push(section(paint, "Verification", &reports(paint, job)));
+        }
+        if !job.left_out.is_empty() {
+            parts.push(section(paint, "Left out", &left_out(paint, job, wide)));
+        }
+        parts.push(section(paint, "Predicted and actual", &against(paint, job)));
+        parts.join("\n\n")
+    }
+    fn names(&self) -> Vec<String> {
+        vec![self.0.id.to_string()]
+    }
+}
+
+fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
+    let n_planned = job.plan.rounds;
+    let mut pairs = vec![
+        ("Job", paint.name(&job.id)),
+        ("Phase", coloured(paint, job.phase)),
+        (
+            "For",
+            format!("{} ({})", job.organisation, job.plan.request.purpose),
+        ),
+        (
+            "Way",
+            format!(
+                "{}, {} of {n_planned} cycles closed",
+                job.plan.kind.as_str(),
+                job.cycles.len()
+            ),
+        ),
+        ("Accepted", date_time(job.accepted_at)),
+    ];
+    if let Some(ended) = job.ended_at {
+        pairs.push((
+            "Ended",
+            format!(
+                "{}, after {}",
+                date_time(ended),
+                duration_ms(ended.since(job.accepted_at))
+            ),
+        ));
+    }
+    if let Some(model) = &job.model {
+        pairs.push((
+            "Model",
+            paint.name(format!("{} version {}", model.name, model.version)),
+        ));
+    }
+    if let Some(deployment) = &job.deployment {
+        pairs.push(("Deployment", deployment.to_string()));
+    }
+    pairs.push(("Why", format!("daitn explain {}", job.plan.decision)));
+    pairs
+}
+
+fn training(paint: Paint, job: &JobView) -> String {
+    let losses: Vec<f64> = job.cycles.iter().map(|c| c.loss).collect();
+    let (first, last) = (
+        losses.first().copied().unwrap_or(0.0),
+        losses.last().copied().unwrap_or(0.0),
+    );
+    let newest = job.cycles.last();
+    facts(
+        paint,
+        &[
+            (
+                "Loss",
+                format!("{}  {first:.4} → {last:.4}", sparkline(&losses, CURVE_WIDTH)),
+            ),
+            (
+                "Last cycle",
+                newest.map_or_else(String::new, |c| {
+                    format!(
+                        "{} sites, {} examples, {:.0} ms",
+                        c.n_sites,
+                        count(c.n_examples),
+                        c.cycle_ms
+                    )
+                }),
+            ),
+            ("Weights", newest.map_or_else(String::new, |c| c.global.short())),
+        ],
+    )
+}
+
+fn reports(paint: Paint, job: &JobView) -> String {
+    let mut table = Table::new(paint, &["UNIT", "FOUND", "TARGET", "EXAMPLES", ""], "");
+    for (unit, report) in &job.reports {
+        let found = report
+            .evaluation
+            .metric(report.metric)
+            .map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"));
+        table.row([
+            unit.to_string(),
+            format!("{} {found}", report.metric.as_str()),
+            report.target.to_string(),
+            count(report.evaluation.n_examples),
+            if report.reached {
+                paint.good("reached")
+            } else {
+                paint.bad("missed")
+            },
+        ]);
+    }
+    table.text()
+}
+
+fn left_out(paint: Paint, job: &JobView, wide: bool) -> String {
+    /// More lines than these are only shown with `-o wide`.
+    const N_SHOWN_MAX: usize = 20;
+    let mut table = Table::new(paint, &["SITE", "CYCLE", "WHY"], "");
+    let n = if wide {
+        job.left_out.len()
+    } else {
+        job.left_out.len().min(N_SHOWN_MAX)
+    };
+    for entry in &job.left_out[..n] {
+        let cycle = entry
+            .cycle
+            .map_or_else(|| "before the first".to_owned(), |c| c.to_string());
+        table.row([entry.dataset.to_string(), cycle, entry.reason.to_string()]);
+    }
+    let mut text = table.text();
+    if n < job.left_out.len() {
+        text.push_str(&format!(
+            "\n… and {} more: -o wide shows them",
+            job.left_out.len() - n
+        ));
+    }
+    text
+}
+
+fn against(paint: Paint, job: &JobView) -> String {
+    let (p, a) = (&job.plan.prediction, &job.actual);
+    let mut table = Table::new(paint, &["", "PREDICTED", "ACTUAL"], "");
+    let range = format!("{} to {}", duration_ms(p.ms_low), duration_ms(p.ms_high));
+    table.row(["time".to_owned(), range, duration_ms(total_ms(a))]);
+    table.row(["bytes".to_owned(), bytes(p.bytes), bytes(a.bytes)]);
+    let phases = format!(
+        "preparing {}, training {}, verifying {}, deploying {}",
+        duration_ms(a.preparing_ms),
+        duration_ms(a.training_ms),
+        duration_ms(a.verifying_ms),
+        duration_ms(a.deploying_ms)
+    );
+    format!("{}\n{phases}", table.text())
+}
+
+/// The time of all phases.
+fn total_ms(a: &Actual) -> u64 {
+    a.preparing_ms + a.training_ms + a.verifying_ms + a.deploying_ms
+}

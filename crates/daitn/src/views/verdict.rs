@@ -1,0 +1,277 @@
+//! A verdict: the plan with everything that a person needs before saying yes, or what stands against the request.
+
+use crate::{
+    output::Shown,
+    paint::Paint,
+    render::{Table, bytes, count, date_time, duration_ms, facts, percent, section},
+};
+use daitn_messages::{
+    plan::{Constraint, Exclusion, Plan, Prediction, Verdict},
+    request::TrainingRequest,
+};
+use serde::Serialize;
+
+/// A verdict.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Given(pub(crate) Verdict);
+
+impl Shown for Given {
+    fn human(&self, paint: Paint, wide: bool) -> String {
+        match &self.0 {
+            Verdict::Feasible { plan } => feasible(paint, plan, wide),
+            Verdict::Infeasible {
+                binding,
+                nearest,
+                excluded,
+            } => infeasible(paint, binding, nearest.as_deref(), excluded),
+        }
+    }
+    fn names(&self) -> Vec<String> {
+        match &self.0 {
+            Verdict::Feasible { plan } => vec![plan.id.to_string()],
+            Verdict::Infeasible { .. } => Vec::new(),
+        }
+    }
+}
+
+fn feasible(paint: Paint, plan: &Plan, wide: bool) -> String {
+    let request = &plan.request;
+    let n_records = plan.sites.iter().map(|s| s.records).sum();
+    let mut parts = vec![format!(
+        "{} {} on {} sites with about {} records, {} {} of {}",
+        paint.good("Feasible:"),
+        paint.name(&request.model),
+        plan.sites.len(),
+        count(n_records),
+        plan.rounds,
+        if plan.kind.as_str() == "itinerary" {
+            "cycles"
+        } else {
+            "rounds"
+        },
+        method(plan),
+    )];
+    parts.push(section(paint, "Sites", &sites(paint, plan)));
+    if !plan.excluded.is_empty() {
+        let why = format!(
+            "{}\nDecision: daitn explain {}",
+            excluded_table(paint, &plan.excluded),
+            plan.decision
+        );
+        parts.push(section(paint, "Left out", &why));
+    }
+    parts.push(section(paint, "Roles", &roles(paint, plan)));
+    parts.push(section(paint, "Expected", &expected(paint, &plan.prediction)));
+    parts.push(section(paint, "Why this way", &why(paint, plan, wide)));
+    parts.push(section(paint, "Gates", &gates(request)));
+    parts.push(section(
+        paint,
+        "Next",
+        &format!(
+            "daitn job apply {}\nvalid until {}",
+            plan.id,
+            date_time(plan.valid_until)
+        ),
+    ));
+    parts.join("\n\n")
+}
+
+fn method(plan: &Plan) -> String {
+    match plan.kind.as_str() {
+        "itinerary" => "an itinerary".to_owned(),
+        kind => format!("{} ({kind})", plan.strategy.as_str()),
+    }
+}
+
+fn sites(paint: Paint, plan: &Plan) -> String {
+    let columns = ["DATASET", "ABOUT", "TRAINS", "ROUND", "TRANSFER", "PERMITTED BY"];
+    let mut table = Table::new(paint, &columns, "");
+    for site in &plan.sites {
+        let at = site
+            .compute
+            .as_ref()
+            .map_or_else(|| "at its node".to_owned(), |c| format!("at {}", c.entity));
+        table.row([
+            paint.name(&site.dataset),
+            count(site.records),
+            at,
+            duration_ms(site.train_ms),
+            duration_ms(site.transfer_ms),
+            site.policies.join(", "),
+        ]);
+    }
+    let mut text = table.text();
+    if plan.chains.iter().any(|chain| chain.len() > 1) {
+        for (i, chain) in plan.chains.iter().enumerate() {
+            let names: Vec<String> = chain
+                .iter()
+                .filter_map(|site| plan.sites.get(*site as usize))
+                .map(|site| format!("{}/{}", site.organisation, site.dataset.name))
+                .collect();
+            text.push_str(&format!("\nroute {}: {}", i + 1, names.join(" → ")));
+        }
+        if plan.shuffle {
+            text.push_str("\nthe order changes with each cycle");
+        }
+    }
+    text
+}
+
+fn excluded_table(paint: Paint, excluded: &[Exclusion]) -> String {
+    let mut table = Table::new(paint, &["ENTITY", "BECAUSE OF", "REASON", "POLICIES"], "");
+    for e in excluded {
+        table.row([
+            e.entity.to_string(),
+            paint.warn(constraint_word(e.constraint)),
+            e.reason.clone(),
+            e.policies.join(", "),
+        ]);
+    }
+    table.text()
+}
+
+fn constraint_word(name: daitn_messages::plan::ConstraintName) -> String {
+    serde_json::to_value(name)
+        .ok()
+        .and_then(|v| v.as_str().map(ToOwned::to_owned))
+        .unwrap_or_default()
+}
+
+fn roles(paint: Paint, plan: &Plan) -> String {
+    let names = |placements: &[daitn_messages::plan::Placement]| {
+        placements
+            .iter()
+            .map(|p| p.entity.to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let mut pairs = vec![("Combines", plan.aggregator.entity.to_string())];
+    if !plan.aggregator_spares.is_empty() {
+        pairs.push(("Can take over", names(&plan.aggregator_spares)));
+    }
+    pairs.push(("Judge", names(&plan.verifiers)));
+    if !plan.hosts.is_empty() {
+        pairs.push(("Serve", names(&plan.hosts)));
+    }
+    facts(paint, &pairs)
+}
+
+fn expected(paint: Paint, p: &Prediction) -> String {
+    let time = format!(
+        "{} to {}, expected {}",
+        duration_ms(p.ms_low),
+        duration_ms(p.ms_high),
+        duration_ms(p.ms)
+    );
+    facts(
+        paint,
+        &[
+            ("Time", time),
+            ("Moved", bytes(p.bytes)),
+            ("Cost", micros(p.cost_micros)),
+            (
+                "Quality",
+                format!("{} of what training in one place reaches", percent(p.quality)),
+            ),
+            (
+                "Label skew",
+                format!("{:.2} (0 the same mix everywhere, 1 one class a site)", p.skew),
+            ),
+        ],
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a price for people")]
+fn micros(n: u64) -> String {
+    if n == 0 {
+        "nothing".to_owned()
+    } else {
+        format!("{:.6}", n as f64 / 1e6)
+    }
+}
+
+fn why(paint: Paint, plan: &Plan, wide: bool) -> String {
+    let mut text = plan.why.clone();
+    if !plan.alternatives.is_empty() {
+        let mut table = Table::new(paint, &["", "WAY", "TIME", "MOVED", "QUALITY", "WHY NOT"], "");
+        for a in &plan.alternatives {
+            let chosen = a.why_not.is_empty();
+            let reason = if wide {
+                a.why_not.clone()
+            } else {
+                crate::render::shortened(&a.why_not, 60)
+            };
+            table.row([
+                if chosen { paint.good("✓") } else { " ".to_owned() },
+                format!("{} {}", a.kind.as_str(), a.strategy.as_str()),
+                duration_ms(a.prediction.ms),
+                bytes(a.prediction.bytes),
+                percent(a.prediction.quality),
+                reason,
+            ]);
+        }
+        text.push_str(&format!("\n{}", table.text()));
+    }
+    text
+}
+
+fn gates(request: &TrainingRequest) -> String {
+    let v = &request.verification;
+    let sign = if v.metric.more_is_better() {
+        "at least"
+    } else {
+        "at most"
+    };
+    let units = v
+        .units
+        .map_or_else(|| "those that fit".to_owned(), |n| n.to_string());
+    let gate = format!(
+        "{} of {units} verification units must find {} {sign} {}",
+        v.required,
+        v.metric.as_str(),
+        v.target
+    );
+    match &request.deployment {
+        Some(d) => format!("{gate}; then {} replicas are deployed", d.replicas),
+        None => format!("{gate}; the model is then registered, not deployed"),
+    }
+}
+
+fn infeasible(
+    paint: Paint,
+    binding: &[Constraint],
+    nearest: Option<&TrainingRequest>,
+    excluded: &[Exclusion],
+) -> String {
+    let mut parts = vec![format!(
+        "{} the network cannot do this as asked.",
+        paint.bad("Infeasible:")
+    )];
+    let mut table = Table::new(paint, &["BOUND", "NEEDED", "THERE IS", "WHY"], "");
+    for c in binding {
+        table.row([
+            paint.bad(constraint_word(c.name)),
+            format!("{} {}", c.needed, c.unit),
+            format!("{} {}", c.available, c.unit),
+            c.explanation.clone(),
+        ]);
+    }
+    parts.push(section(paint, "What stands against it", &table.text()));
+    if !excluded.is_empty() {
+        parts.push(section(
+            paint,
+            "Looked at and left out",
+            &excluded_table(paint, excluded),
+        ));
+    }
+    if let Some(nearest) = nearest {
+        let text = toml::to_string(nearest).unwrap_or_default();
+        parts.push(section(
+            paint,
+            "The nearest request that would be feasible",
+            text.trim_end(),
+        ));
+    }
+    parts.join("\n\n")
+}

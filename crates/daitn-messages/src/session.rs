@@ -71,7 +71,8 @@ pub struct TrainStep {
     pub holders: Vec<Peer>,
 }
 
-/// Keep a conductor's state.
+/// Keep a conductor's state. A frame follows: the conductor's signed work order, by which a spare knows that it is one,
+/// or nothing once the spare has seen it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeepState {
     /// The job.

@@ -1,1 +1,40 @@
-//! The data plane's transport: endpoints, sessions, artifacts, probes.
+//! The data plane's transport: endpoints that dial each other by key, sessions of bounded frames over them,
+//! content-addressed artifacts that are verified while they stream, reachability probes, and an embeddable relay.
+//!
+//! The only crate that knows iroh. It does not know which messages exist: sessions carry any serde type as a bounded
+//! CBOR frame. It contacts nothing but the peers and relays that its caller names: no public relay, no public name
+//! server, no address lookup service.
+
+mod counters;
+mod error;
+mod limits;
+
+mod backoff;
+
+mod session;
+
+mod connection;
+
+mod endpoint;
+
+mod serve;
+
+mod link;
+
+pub mod artifact;
+
+mod probe;
+
+mod relay;
+
+pub use backoff::Backoff;
+pub use connection::Connection;
+pub use counters::FabricMetrics;
+pub use endpoint::{Admit, Endpoint, EndpointLimits, EndpointOptions};
+pub use error::{BindError, ConnectError, PeerError, Refusal, RelayError, SessionError};
+pub use limits::{CONTROL_ALPN, DATA_ALPN};
+pub use link::Link;
+pub use probe::{Effort, Probe};
+pub use relay::{Relay, RelayOptions};
+pub use serve::{IncomingSession, Routes};
+pub use session::{Session, SessionReceiver, SessionSender};

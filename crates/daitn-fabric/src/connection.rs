@@ -1,0 +1,145 @@
+//! One authenticated connection to a peer. Either side opens streams on it, whoever dialled: that is how a node that
+//! only dials out is reached.
+
+use crate::{
+    counters::{Counters, add},
+    error::{Refusal, SessionError},
+    session::{Session, StreamKind, Usage},
+};
+use daitn_messages::{encoding, ids::NodeId};
+use iroh::endpoint::Side;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{sync::Arc, time::Duration};
+
+/// A connection; clones are the same connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    inner: iroh::endpoint::Connection,
+    usage: Arc<Usage>,
+}
+
+impl Connection {
+    pub(crate) fn new(inner: iroh::endpoint::Connection, counters: Arc<Counters>) -> Self {
+        Self {
+            inner,
+            usage: Arc::new(Usage { counters }),
+        }
+    }
+
+    /// Who is at the other end, proven by its key.
+    #[must_use]
+    pub fn remote(&self) -> NodeId {
+        NodeId(*self.inner.remote_id().as_bytes())
+    }
+
+    /// The protocol.
+    #[must_use]
+    pub fn alpn(&self) -> &[u8] {
+        self.inner.alpn()
+    }
+
+    /// Whether this side dialled.
+    #[must_use]
+    pub fn is_dialled(&self) -> bool {
+        self.inner.side() == Side::Client
+    }
+
+    /// Whether it is open, as far as is known: a lost peer is noticed after three seconds.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.inner.close_reason().is_none()
+    }
+
+    /// Waits until it is closed or lost.
+    pub async fn closed(&self) -> SessionError {
+        self.inner.closed().await.into()
+    }
+
+    /// Closes it and tells the other side why.
+    pub fn close(&self, refusal: Refusal) {
+        self.inner.close(refusal.var(), refusal.to_string().as_bytes());
+    }
+
+    /// The transport's estimate of the round trip on the path in use.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.inner
+            .paths()
+            .iter()
+            .find(|path| path.is_selected())
+            .map(|path| path.rtt())
+    }
+
+    /// Whether bytes pass through a relay now. `None` where no path is chosen yet.
+    #[must_use]
+    pub fn is_relayed(&self) -> Option<bool> {
+        self.inner
+            .paths()
+            .iter()
+            .find(|path| path.is_selected())
+            .map(|path| path.is_relay())
+    }
+
+    /// Opens a session with this header. Waits at most `within` where the peer allows no more streams now; each later
+    /// operation fails when it makes no progress for `within`.
+    ///
+    /// # Errors
+    /// Where the connection is gone or the peer allows no stream in time.
+    pub async fn open<T: Serialize>(&self, header: &T, within: Duration) -> Result<Session, SessionError> {
+        self.open_kind(StreamKind::Session, header, within).await
+    }
+
+    /// One request and its one reply of at most `reply_bytes_max` bytes, all within `within`.
+    ///
+    /// # Errors
+    /// Where the session broke off, the reply does not come in time, is too large or malformed.
+    pub async fn request<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        request: &Q,
+        reply_bytes_max: usize,
+        within: Duration,
+    ) -> Result<A, SessionError> {
+        let exchange = async {
+            let mut session = self.open(request, within).await?;
+            session.sender().finish()?;
+            session.recv(reply_bytes_max).await
+        };
+        tokio::time::timeout(within, exchange)
+            .await
+            .map_err(|_| SessionError::TimedOut(within))?
+    }
+
+    pub(crate) async fn open_kind<T: Serialize>(
+        &self,
+        kind: StreamKind,
+        header: &T,
+        within: Duration,
+    ) -> Result<Session, SessionError> {
+        let (send, receive) = tokio::time::timeout(within, self.inner.open_bi())
+            .await
+            .map_err(|_| SessionError::TimedOut(within))??;
+        add(&self.usage.counters.streams_opened_total, 1);
+        let mut session = Session::new(send, receive, self.usage.clone());
+        session.set_timeout(within);
+        session
+            .sender()
+            .send_header(kind, &encoding::encode(header))
+            .await?;
+        Ok(session)
+    }
+
+    pub(crate) async fn accept(&self) -> Result<Session, SessionError> {
+        let (send, receive) = self.inner.accept_bi().await?;
+        add(&self.usage.counters.streams_accepted_total, 1);
+        Ok(Session::new(send, receive, self.usage.clone()))
+    }
+
+    /// Whether only the endpoint itself holds it: once where it finds it again, once where it accepts its streams.
+    pub(crate) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.usage) <= 2
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.inner.stable_id() == other.inner.stable_id()
+    }
+}

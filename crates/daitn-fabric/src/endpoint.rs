@@ -1,0 +1,559 @@
+//! An endpoint: this node's one place on the network, named by its key. It dials peers of its address book, keeps
+//! one connection per peer and protocol, and knows which peers have dialled in.
+
+use crate::{
+    backoff::split_mix,
+    connection::Connection,
+    counters::{Counters, FabricMetrics, Open, add},
+    error::{BindError, ConnectError, PeerError, Refusal},
+    limits,
+    link::Link,
+    probe::ProbeLimit,
+    serve::{self, Routes},
+};
+use daitn_messages::{ids::NodeId, limits::ADDRESSES_MAX, session::Peer};
+use iroh::{
+    EndpointAddr, PublicKey, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr,
+    dns::{DnsResolver, FallbackMode},
+    endpoint::{ConnectOptions, NetReportConfig, QuicTransportConfig, VarInt, presets},
+};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Whether a peer that dials in is admitted to a protocol.
+pub type Admit = Arc<dyn Fn(NodeId, &[u8]) -> bool + Send + Sync>;
+
+/// How much an endpoint takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointLimits {
+    /// Connections at once, each direction.
+    pub connections_max: usize,
+    /// Inbound connections at once from one peer.
+    pub connections_per_peer_max: usize,
+    /// Streams that one peer may have open on one connection; its further ones wait.
+    pub streams_per_connection_max: u32,
+    /// Inbound streams handled at once; further ones are refused as overloaded.
+    pub streams_max: usize,
+}
+
+impl Default for EndpointLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX,
+            connections_per_peer_max: limits::CONNECTIONS_PER_PEER_MAX,
+            streams_per_connection_max: limits::STREAMS_PER_CONNECTION_MAX,
+            streams_max: limits::STREAMS_MAX,
+        }
+    }
+}
+
+/// How to bind an endpoint.
+#[derive(Clone)]
+pub struct EndpointOptions {
+    secret: [u8; 32],
+    /// UDP addresses to bind; empty for any port on all interfaces. Ignored without [`Self::direct`].
+    pub bind: Vec<SocketAddr>,
+    /// URLs of our own relays; empty for none.
+    pub relays: Vec<String>,
+    /// Whether to use UDP at all. Without it everything goes through a relay.
+    pub direct: bool,
+    /// Certificates (DER) of authorities that relays may use besides the well-known ones.
+    pub relay_authorities: Vec<Vec<u8>>,
+    /// Bounds.
+    pub limits: EndpointLimits,
+    /// Who may dial in. Everybody by default: sessions authorise.
+    pub admit: Admit,
+}
+
+impl EndpointOptions {
+    /// With this Ed25519 secret key, on any port of all interfaces, without a relay.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self {
+            secret,
+            bind: Vec::new(),
+            relays: Vec::new(),
+            direct: true,
+            relay_authorities: Vec::new(),
+            limits: EndpointLimits::default(),
+            admit: Arc::new(|_, _| true),
+        }
+    }
+
+    /// Bound to this address only.
+    #[must_use]
+    pub fn bound_to(mut self, address: SocketAddr) -> Self {
+        self.bind = vec![address];
+        self
+    }
+}
+
+impl fmt::Debug for EndpointOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the secret.
+        f.debug_struct("EndpointOptions")
+            .field("bind", &self.bind)
+            .field("relays", &self.relays)
+            .field("direct", &self.direct)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// This node's place on the network; clones are the same endpoint.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) iroh: iroh::Endpoint,
+    pub(crate) node: NodeId,
+    pub(crate) limits: EndpointLimits,
+    pub(crate) admit: Admit,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) routes: RwLock<Option<Arc<Routes>>>,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) inbound: Mutex<HashMap<NodeId, Vec<Connection>>>,
+    pub(crate) probes: ProbeLimit,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    peers: Mutex<HashMap<NodeId, Peer>>,
+    dialled: Mutex<HashMap<Key, Slot>>,
+    random: AtomicU64,
+}
+
+type Key = (NodeId, Vec<u8>);
+/// One dial at a time for each peer and protocol; whoever comes meanwhile waits for its result.
+type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
+
+impl Endpoint {
+    /// Binds the sockets. Nothing is accepted before [`Self::serve`].
+    ///
+    /// # Errors
+    /// Where an address cannot be bound or a relay's URL is none.
+    pub async fn bind(options: EndpointOptions) -> Result<Self, BindError> {
+        let failed = |cause: String| BindError::Address {
+            addresses: options.bind.clone(),
+            cause,
+        };
+        let secret = SecretKey::from_bytes(&options.secret);
+        let node = NodeId(*secret.public().as_bytes());
+        let mut builder = iroh::Endpoint::builder(presets::Minimal)
+            .secret_key(secret)
+            .relay_mode(relay_mode(&options.relays)?)
+            .dns_resolver(own_resolver())
+            .net_report_config(net_report())
+            .transport_config(transport(limits::KEEP_ALIVE_ACCEPTED, options.limits))
+            .clear_address_lookup();
+        if !options.relay_authorities.is_empty() {
+            let extra = options.relay_authorities.iter().map(|der| der.clone().into());
+            builder = builder.ca_tls_config(iroh::tls::CaTlsConfig::embedded().with_extra_roots(extra));
+        }
+        if !options.direct || !options.bind.is_empty() {
+            builder = builder.clear_ip_transports();
+        }
+        if options.direct {
+            for address in &options.bind {
+                builder = builder
+                    .bind_addr(*address)
+                    .map_err(|error| failed(error.to_string()))?;
+            }
+        }
+        let iroh = builder
+            .bind()
+            .await
+            .map_err(|error| failed(format!("{error:#}")))?;
+        let mut seed = [0u8; 8];
+        // Without randomness there is no jitter, which is no reason not to start.
+        let _ = getrandom::fill(&mut seed);
+        Ok(Self {
+            shared: Arc::new(Shared::new(iroh, node, options, u64::from_le_bytes(seed))),
+        })
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// How others reach this node, as far as it knows: to be told to the control center.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        let found = self.shared.iroh.addr();
+        let bound = self.shared.iroh.bound_sockets();
+        let mut addresses: Vec<SocketAddr> = bound
+            .into_iter()
+            .filter(|address| !address.ip().is_unspecified())
+            .collect();
+        addresses.extend(found.ip_addrs().copied());
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(ADDRESSES_MAX);
+        let relay = found.relay_urls().next().map(ToString::to_string);
+        Peer {
+            node: self.shared.node,
+            addresses,
+            relay,
+        }
+    }
+
+    /// Waits until a relay is connected; false where none is within this time.
+    pub async fn relay_connected(&self, within: Duration) -> bool {
+        tokio::time::timeout(within, self.shared.iroh.online())
+            .await
+            .is_ok()
+    }
+
+    /// Takes a peer into the address book, or renews what is known of it.
+    ///
+    /// # Errors
+    /// Where the peer's key or relay is malformed, or the book is full.
+    pub fn set_peer(&self, peer: Peer) -> Result<(), PeerError> {
+        // What cannot be dialled is refused here, where its source is still known.
+        address_of(&peer)?;
+        let mut peers = lock(&self.shared.peers);
+        if peers.len() >= limits::PEERS_MAX && !peers.contains_key(&peer.node) {
+            return Err(PeerError::Full {
+                max: limits::PEERS_MAX,
+            });
+        }
+        peers.insert(peer.node, peer);
+        Ok(())
+    }
+
+    /// Forgets how a peer is reached. Its connections stay.
+    pub fn forget_peer(&self, node: NodeId) {
+        lock(&self.shared.peers).remove(&node);
+    }
+
+    /// Closes every connection with a node, for instance because its key was revoked.
+    pub fn disconnect(&self, node: NodeId) {
+        let mut gone: Vec<Connection> = lock(&self.shared.inbound).get(&node).cloned().unwrap_or_default();
+        lock(&self.shared.dialled).retain(|(remote, _), slot| {
+            if *remote == node {
+                gone.extend(slot.try_lock().ok().and_then(|slot| slot.clone()));
+            }
+            *remote != node
+        });
+        for connection in gone {
+            connection.close(Refusal::Denied);
+        }
+    }
+
+    /// The open connection to a peer for a protocol, or a new one to what the address book says.
+    ///
+    /// # Errors
+    /// Where the peer is unknown, does not answer within this time, or refuses.
+    pub async fn connect(
+        &self,
+        node: NodeId,
+        alpn: &[u8],
+        within: Duration,
+    ) -> Result<Connection, ConnectError> {
+        let shared = &self.shared;
+        if shared.stop.is_cancelled() {
+            return Err(ConnectError::ShuttingDown);
+        }
+        if node == shared.node {
+            return Err(ConnectError::ToSelf(node));
+        }
+        let dial = async {
+            let slot = shared.slot(node, alpn)?;
+            let mut current = slot.lock().await;
+            if let Some(connection) = current.as_ref().filter(|connection| connection.is_open()) {
+                return Ok(connection.clone());
+            }
+            *current = None;
+            let connection = shared.dial(node, alpn).await?;
+            *current = Some(connection.clone());
+            serve::attend(shared, connection.clone());
+            Ok(connection)
+        };
+        let result = tokio::select! {
+            result = tokio::time::timeout(within, dial) => result,
+            () = shared.stop.cancelled() => return Err(ConnectError::ShuttingDown),
+        };
+        let result = result.unwrap_or(Err(ConnectError::TimedOut { node, within }));
+        if result.is_err() {
+            shared.forget_closed_slot(node, alpn);
+        }
+        result
+    }
+
+    /// A connection with a node for a protocol: one that the node has dialled itself if there is one, since a node
+    /// behind NAT is reached on that only; else as [`Self::connect`].
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connection_to(
+        &self,
+        node: NodeId,
+        alpn: &[u8],
+        within: Duration,
+    ) -> Result<Connection, ConnectError> {
+        match self.inbound(node, alpn) {
+            Some(connection) => Ok(connection),
+            None => self.connect(node, alpn, within).await,
+        }
+    }
+
+    /// The newest open connection that a node has dialled itself, if any.
+    #[must_use]
+    pub fn inbound(&self, node: NodeId, alpn: &[u8]) -> Option<Connection> {
+        let inbound = lock(&self.shared.inbound);
+        inbound
+            .get(&node)?
+            .iter()
+            .rev()
+            .find(|c| c.alpn() == alpn && c.is_open())
+            .cloned()
+    }
+
+    /// The nodes that have dialled in and are connected.
+    #[must_use]
+    pub fn inbound_nodes(&self) -> Vec<NodeId> {
+        let inbound = lock(&self.shared.inbound);
+        let open = inbound
+            .iter()
+            .filter(|(_, connections)| connections.iter().any(Connection::is_open));
+        open.map(|(node, _)| *node).collect()
+    }
+
+    /// Keeps a connection to a peer, dialling again with backoff whenever it is lost, until the link is dropped.
+    #[must_use]
+    pub fn keep_connected(&self, node: NodeId, alpn: &'static [u8]) -> Link {
+        Link::new(self.clone(), node, alpn)
+    }
+
+    /// Answers sessions by these routes, on connections of both directions, and accepts connections for their
+    /// protocols. Called again it replaces the routes.
+    pub fn serve(&self, routes: Routes) {
+        let alpns = routes.alpns();
+        let previous = {
+            let mut current = self.shared.routes.write().unwrap_or_else(PoisonError::into_inner);
+            current.replace(Arc::new(routes))
+        };
+        self.shared.iroh.set_alpns(alpns);
+        if previous.is_none() {
+            self.shared
+                .tasks
+                .spawn(serve::accept_connections(self.shared.clone()));
+        }
+    }
+
+    /// What the endpoint has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> FabricMetrics {
+        self.shared.counters.snapshot()
+    }
+
+    /// Accepts nothing more, gives running handlers this long to end, closes every connection.
+    pub async fn shutdown(&self, grace: Duration) {
+        let shared = &self.shared;
+        shared.stop.cancel();
+        shared.tasks.close();
+        if tokio::time::timeout(grace, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("sessions were still running after {grace:?} and are broken off");
+        }
+        shared
+            .routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        lock(&shared.dialled).clear();
+        lock(&shared.inbound).clear();
+        if tokio::time::timeout(limits::CLOSE_TIMEOUT, shared.iroh.close())
+            .await
+            .is_err()
+        {
+            tracing::debug!("not every peer took notice of the shutdown in time");
+        }
+    }
+
+    pub(crate) fn random(&self) -> u64 {
+        self.shared.random()
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("node", &self.shared.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn new(iroh: iroh::Endpoint, node: NodeId, options: EndpointOptions, seed: u64) -> Self {
+        Self {
+            iroh,
+            node,
+            limits: options.limits,
+            admit: options.admit,
+            counters: Arc::default(),
+            routes: RwLock::default(),
+            streams: Arc::new(Semaphore::new(options.limits.streams_max)),
+            connections: Arc::new(Semaphore::new(options.limits.connections_max)),
+            inbound: Mutex::default(),
+            probes: ProbeLimit::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            peers: Mutex::default(),
+            dialled: Mutex::default(),
+            random: AtomicU64::new(seed),
+        }
+    }
+
+    pub(crate) fn random(&self) -> u64 {
+        split_mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
+    }
+
+    fn slot(&self, node: NodeId, alpn: &[u8]) -> Result<Slot, ConnectError> {
+        let mut dialled = lock(&self.dialled);
+        let key = (node, alpn.to_vec());
+        if let Some(slot) = dialled.get(&key) {
+            return Ok(slot.clone());
+        }
+        let max = self.limits.connections_max;
+        if dialled.len() >= max {
+            // Room is made at the cost of a connection that nobody uses: no other clone of it is in anyone's hand.
+            let idle = dialled.iter().find(|(_, slot)| {
+                slot.try_lock()
+                    .is_ok_and(|slot| slot.as_ref().is_none_or(|c| !c.is_open() || c.is_idle()))
+            });
+            let Some(idle) = idle.map(|(key, _)| key.clone()) else {
+                return Err(ConnectError::TooMany { max });
+            };
+            if let Some(slot) = dialled.remove(&idle)
+                && let Ok(mut slot) = slot.try_lock()
+                && let Some(connection) = slot.take()
+            {
+                connection.close(Refusal::Cancelled);
+            }
+        }
+        Ok(dialled.entry(key).or_default().clone())
+    }
+
+    async fn dial(&self, node: NodeId, alpn: &[u8]) -> Result<Connection, ConnectError> {
+        let failed = |cause: String| ConnectError::Failed { node, cause };
+        let peer = lock(&self.peers)
+            .get(&node)
+            .cloned()
+            .ok_or(ConnectError::UnknownPeer(node))?;
+        if peer.addresses.is_empty() && peer.relay.is_none() {
+            return Err(ConnectError::UnknownPeer(node));
+        }
+        let address = address_of(&peer).map_err(|error| failed(error.to_string()))?;
+        let options =
+            ConnectOptions::new().with_transport_config(transport(limits::KEEP_ALIVE_DIALLED, self.limits));
+        let connecting = self
+            .iroh
+            .connect_with_opts(address, alpn, options)
+            .await
+            .map_err(|error| failed(format!("{error:#}")))?;
+        let connection = connecting.await.map_err(|error| failed(format!("{error:#}")))?;
+        add(&self.counters.connections_total, 1);
+        Ok(Connection::new(connection, self.counters.clone()))
+    }
+
+    /// Drops the slot of a connection that is gone, unless somebody is dialling in it.
+    pub(crate) fn forget_closed_slot(&self, node: NodeId, alpn: &[u8]) {
+        let mut dialled = lock(&self.dialled);
+        let key = (node, alpn.to_vec());
+        let closed = dialled.get(&key).is_some_and(|slot| {
+            slot.try_lock()
+                .is_ok_and(|slot| slot.as_ref().is_none_or(|connection| !connection.is_open()))
+        });
+        if closed {
+            dialled.remove(&key);
+        }
+    }
+
+    /// Counts a connection as open until the result is dropped.
+    pub(crate) fn count_open(&self, connection: &Connection) -> Open<fn(&Counters) -> &AtomicU64> {
+        let which: fn(&Counters) -> &AtomicU64 = if connection.is_dialled() {
+            |counters| &counters.connections_dialled_open
+        } else {
+            |counters| &counters.connections_accepted_open
+        };
+        Open::new(self.counters.clone(), which)
+    }
+}
+
+/// A lock whose holder never panics while it holds it; if one did, the map is still whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn address_of(peer: &Peer) -> Result<EndpointAddr, PeerError> {
+    let key = PublicKey::from_bytes(&peer.node.0).map_err(|_| PeerError::NotAKey(peer.node))?;
+    let mut addresses: Vec<TransportAddr> = peer
+        .addresses
+        .iter()
+        .take(ADDRESSES_MAX)
+        .map(|address| TransportAddr::Ip(*address))
+        .collect();
+    if let Some(url) = &peer.relay {
+        let relay: RelayUrl = url
+            .parse()
+            .map_err(|_| PeerError::RelayUrl { url: url.clone() })?;
+        addresses.push(TransportAddr::Relay(relay));
+    }
+    Ok(EndpointAddr::from_parts(key, addresses))
+}
+
+fn relay_mode(urls: &[String]) -> Result<RelayMode, BindError> {
+    if urls.is_empty() {
+        return Ok(RelayMode::Disabled);
+    }
+    let urls = urls
+        .iter()
+        .map(|url| url.parse().map_err(|_| BindError::RelayUrl { url: url.clone() }));
+    let urls: Vec<RelayUrl> = urls.collect::<Result<_, _>>()?;
+    Ok(RelayMode::Custom(RelayMap::from_iter(urls)))
+}
+
+/// The machine's name servers and no others: the transport's own choice would fall back on public ones.
+fn own_resolver() -> DnsResolver {
+    DnsResolver::builder()
+        .with_system_defaults()
+        .with_fallback_mode(FallbackMode::Never)
+        .build()
+}
+
+fn net_report() -> NetReportConfig {
+    let mut config = NetReportConfig::default();
+    // It would ask each relay over plain HTTP for a page that a network might answer in its place. We warn elsewhere.
+    config.captive_portal_check = false;
+    config
+}
+
+/// The windows stay at their defaults: a stream window of 4 MiB or more breaks connections in mid-transfer.
+fn transport(keep_alive: Duration, limits: EndpointLimits) -> QuicTransportConfig {
+    let idle = limits::IDLE_TIMEOUT
+        .try_into()
+        .expect("three seconds fit the transport's idle timeout");
+    QuicTransportConfig::builder()
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(keep_alive)
+        .default_path_max_idle_timeout(limits::IDLE_TIMEOUT)
+        .default_path_keep_alive_interval(keep_alive)
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams_per_connection_max))
+        // Sessions are bidirectional; nothing else is spoken.
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .build()
+}

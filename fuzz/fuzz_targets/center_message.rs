@@ -1,0 +1,6 @@
+//! What the control center tells a node.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    daitn_fuzz::message::<daitn_messages::control::CenterMessage>(bytes);
+});

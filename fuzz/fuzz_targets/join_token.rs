@@ -1,0 +1,8 @@
+//! A join token's text.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = daitn_messages::control::JoinToken::from_text(text);
+    }
+});

@@ -1,0 +1,6 @@
+//! What a node tells the control center.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    daitn_fuzz::message::<daitn_messages::control::NodeMessage>(bytes);
+});

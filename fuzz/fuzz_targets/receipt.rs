@@ -1,0 +1,6 @@
+//! A receipt.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    daitn_fuzz::message::<daitn_messages::receipt::Receipt>(bytes);
+});

@@ -1,0 +1,7 @@
+//! A weights file.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let layout = daitn_engine::layout(&daitn_fuzz::spec()).expect("a sound model");
+    let _ = daitn_engine::weights::read(bytes, &layout);
+});

@@ -1,0 +1,6 @@
+//! A work order.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    daitn_fuzz::message::<daitn_messages::order::WorkOrder>(bytes);
+});

@@ -1,0 +1,255 @@
+//! A query's way to a replica: choose, ask, and on a failure of the host go on to another, as long as nothing of an
+//! answer has reached the client.
+
+use crate::{
+    decisions::{Attempt, Decision},
+    gateway::Gateway,
+    routing::{self, Pick},
+    sessions::{Blame, Inferred, SessionFailure},
+    stats::count,
+    view::{Served, View},
+};
+use bytes::Bytes;
+use daitn_messages::{
+    ids::{DecisionId, EntityId},
+    operation::Principal,
+    rejection::{Code, Rejection},
+    session::InferQuery,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// So many replicas are asked in turn.
+const ATTEMPTS_MAX: usize = 4;
+/// While others are left to ask, a replica gets this many times what was predicted, …
+const PATIENCE_FACTOR: f64 = 20.0;
+/// … at least this, …
+const PATIENCE_MIN: Duration = Duration::from_millis(1000);
+/// … at most this, …
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+/// … and a second for each so many bytes.
+const PATIENCE_BYTES_PER_SECOND: usize = 1024 * 1024;
+
+/// A query for a model that was found, with its input checked.
+pub(crate) struct Query<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) served: &'a Served,
+    pub(crate) principal: &'a Principal,
+    pub(crate) n_rows: u32,
+    /// `n_rows` × number of features, little-endian f32.
+    pub(crate) input: Bytes,
+}
+
+/// An answer or a refusal, and the decision that explains it.
+pub(crate) struct Answered {
+    pub(crate) decision: DecisionId,
+    pub(crate) result: Result<Inferred, Rejection>,
+}
+
+/// Asks replicas until one answers.
+pub(crate) async fn answer(gateway: &Gateway, query: &Query<'_>) -> Answered {
+    let mut decision = decision(gateway, query);
+    let result = attempts(gateway, query, &mut decision).await;
+    decision.outcome = match &result {
+        Ok(inferred) => format!("answered; {} µs in the host", inferred.host_micros),
+        Err(rejection) => rejection.to_string(),
+    };
+    let id = decision.id.clone();
+    gateway.decisions.keep(decision);
+    Answered {
+        result: result.map_err(|rejection| rejection.with_decision(id.clone())),
+        decision: id,
+    }
+}
+
+fn decision(gateway: &Gateway, query: &Query<'_>) -> Decision {
+    let at = gateway.clock.wall();
+    let model = &query.served.model.model;
+    Decision {
+        id: gateway.decision_id(at),
+        at,
+        organisation: query.principal.organisation.clone(),
+        kind: "query",
+        subject: format!("{}/{}", model.name, model.version),
+        snapshot_version: query.view.version,
+        snapshot_age_ms: at.since(query.view.made_at),
+        n_candidates: query.served.replicas.len(),
+        attempts: Vec::new(),
+        outcome: String::new(),
+    }
+}
+
+async fn attempts(
+    gateway: &Gateway,
+    query: &Query<'_>,
+    decision: &mut Decision,
+) -> Result<Inferred, Rejection> {
+    let deadline = Instant::now() + gateway.limits().query_timeout;
+    let replicas = &query.served.replicas;
+    let mut tried = Vec::with_capacity(ATTEMPTS_MAX);
+    let mut last: Option<SessionFailure> = None;
+    while tried.len() < ATTEMPTS_MAX && Instant::now() < deadline {
+        let Some(pick) = routing::pick(replicas, &tried, gateway.clock.micros(), &gateway.random) else {
+            break;
+        };
+        tried.push(pick.chosen.index);
+        if tried.len() > 1 {
+            count(&gateway.stats.failovers_total);
+        }
+        let is_last = tried.len() == ATTEMPTS_MAX.min(replicas.len());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let within = if is_last {
+            left
+        } else {
+            patience(&pick, query).min(left)
+        };
+        let started = Instant::now();
+        let result = attempt(gateway, query, &pick, decision.id.clone(), within).await;
+        decision
+            .attempts
+            .push(attempt_record(query, &pick, &result, started.elapsed()));
+        match result {
+            Ok(inferred) => return Ok(inferred),
+            Err(failure) if failure.blame() == Blame::Query => return Err(failure.rejection(Code::BadTensor)),
+            Err(failure) => last = Some(failure),
+        }
+    }
+    Err(refusal(query, last.as_ref()))
+}
+
+/// How long to wait for a replica while another could be asked.
+fn patience(pick: &Pick, query: &Query<'_>) -> Duration {
+    let predicted = Duration::try_from_secs_f64(pick.chosen.predicted_seconds * PATIENCE_FACTOR);
+    let bytes = query.input.len() + output_bytes(query);
+    let moving = Duration::from_secs((bytes / PATIENCE_BYTES_PER_SECOND) as u64);
+    predicted
+        .unwrap_or(PATIENCE_MAX)
+        .clamp(PATIENCE_MIN, PATIENCE_MAX)
+        + moving
+}
+
+fn output_bytes(query: &Query<'_>) -> usize {
+    query.n_rows as usize * query.served.model.spec.task.n_outputs() * size_of::<f32>()
+}
+
+async fn attempt(
+    gateway: &Gateway,
+    query: &Query<'_>,
+    pick: &Pick,
+    decision: DecisionId,
+    within: Duration,
+) -> Result<Inferred, SessionFailure> {
+    let replica = &query.served.replicas[pick.chosen.index];
+    let _in_flight = replica.health.enter();
+    let request = InferQuery {
+        model: query.served.model.model.clone(),
+        n_rows: query.n_rows,
+        decision,
+    };
+    let started = Instant::now();
+    let sessions = &gateway.sessions;
+    let result = sessions
+        .infer(
+            &replica.peer,
+            request,
+            query.input.clone(),
+            output_bytes(query),
+            within,
+        )
+        .await;
+    let now = gateway.clock.micros();
+    match &result {
+        Ok(inferred) => replica
+            .health
+            .succeeded(now, started.elapsed().as_secs_f64(), inferred.in_flight),
+        Err(failure) => match failure.blame() {
+            Blame::Query | Blame::Host => {}
+            Blame::Full => replica.health.full(now),
+            Blame::Broken => {
+                tracing::info!(host = %replica.host, node = %replica.peer.node, "a replica failed: {failure}");
+                if replica.health.failed(now, &query.served.replicas) {
+                    count(&gateway.stats.ejections_total);
+                    tracing::warn!(host = %replica.host, "a replica failed repeatedly and is left out for a while");
+                }
+            }
+        },
+    }
+    result
+}
+
+fn attempt_record(
+    query: &Query<'_>,
+    pick: &Pick,
+    result: &Result<Inferred, SessionFailure>,
+    took: Duration,
+) -> Attempt {
+    let host = |index: usize| -> EntityId { query.served.replicas[index].host.clone() };
+    Attempt {
+        host: host(pick.chosen.index),
+        chosen: Some(pick.chosen),
+        other: pick.other.map(|other| (host(other.index), other)),
+        outcome: match result {
+            Ok(_) => "answered".to_owned(),
+            Err(failure) => failure.to_string(),
+        },
+        took,
+    }
+}
+
+fn refusal(query: &Query<'_>, last: Option<&SessionFailure>) -> Rejection {
+    let model = &query.served.model.model;
+    match last {
+        Some(failure) if failure.blame() == Blame::Full => Rejection::new(
+            Code::Overloaded,
+            format!(
+                "every replica of model `{}` version {} is full",
+                model.name, model.version
+            ),
+        ),
+        Some(failure) => Rejection::new(
+            Code::ModelUnavailable,
+            format!(
+                "no replica of model `{}` version {} answered: {failure}",
+                model.name, model.version
+            ),
+        ),
+        None => Rejection::new(
+            Code::ModelUnavailable,
+            format!(
+                "model `{}` version {} has no ready replica",
+                model.name, model.version
+            ),
+        ),
+    }
+}
+
+/// The version of a model that answers, or why none does.
+pub(crate) fn served(view: &View, name: &str, version: Option<&str>) -> Result<Arc<Served>, Rejection> {
+    let unknown = || {
+        let shown: String = name.chars().take(80).collect();
+        Rejection::not_found("model", shown)
+            .with_hint("POST /v2/repository/index lists the models that are served.")
+    };
+    let model = name
+        .parse()
+        .ok()
+        .and_then(|slug| view.models.get(&slug))
+        .ok_or_else(unknown)?;
+    let found = match version {
+        None => model.default(),
+        Some(version) => version
+            .parse()
+            .ok()
+            .and_then(|version: u32| model.versions.get(&version)),
+    };
+    found.cloned().ok_or_else(|| {
+        let versions: Vec<String> = model.versions.keys().map(ToString::to_string).collect();
+        Rejection::not_found(
+            "version of the model",
+            version.unwrap_or_default().chars().take(20).collect::<String>(),
+        )
+        .with_hint(format!("Versions served: {}.", versions.join(", ")))
+    })
+}

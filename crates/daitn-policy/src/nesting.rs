@@ -7,7 +7,7 @@ use crate::error::{PolicyError, Position};
 
 /// Deepest nesting of brackets in a rule. Hand-written policies stay under ten.
 pub const STACK_DEPTH_MAX: usize = 48;
-/// Most operators (`&&`, `||`, `.`, `!`, `if`, arithmetic, comparison) in one rule: each can make the tree one deeper.
+/// Most operators (`&&`, `||`, `.`, `!`, `if`, opening brackets, arithmetic, comparison) in one rule: each can make the tree one deeper.
 pub const OPERATORS_MAX: usize = 512;
 
 /// Refuses a text in which a rule nests too deeply or has too many operators.
@@ -20,7 +20,9 @@ pub(crate) fn check(text: &str) -> Result<(), PolicyError> {
             b'"' => after_string(bytes, i),
             b'/' if bytes.get(i + 1) == Some(&b'/') => after_line(bytes, i),
             b'(' | b'[' | b'{' => {
+                // An opening bracket may also be an index or a call: those can stand in a row, `a["b"]["c"]`.
                 depth += 1;
+                n_operators += 1;
                 i + 1
             }
             b')' | b']' | b'}' => {

@@ -10,6 +10,7 @@ use daitn_messages::{encoding, ids::NodeId};
 use iroh::endpoint::Side;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
+use tokio_util::task::TaskTracker;
 
 /// A connection; clones are the same connection.
 #[derive(Debug, Clone)]
@@ -19,10 +20,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(inner: iroh::endpoint::Connection, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        inner: iroh::endpoint::Connection,
+        counters: Arc<Counters>,
+        deliveries: TaskTracker,
+    ) -> Self {
         Self {
             inner,
-            usage: Arc::new(Usage { counters }),
+            usage: Arc::new(Usage { counters, deliveries }),
         }
     }
 
@@ -119,7 +124,7 @@ impl Connection {
             .await
             .map_err(|_| SessionError::TimedOut(within))??;
         add(&self.usage.counters.streams_opened_total, 1);
-        let mut session = Session::new(send, receive, self.usage.clone());
+        let mut session = Session::new(send, receive, self.usage.clone(), false);
         session.set_timeout(within);
         session
             .sender()
@@ -131,7 +136,7 @@ impl Connection {
     pub(crate) async fn accept(&self) -> Result<Session, SessionError> {
         let (send, receive) = self.inner.accept_bi().await?;
         add(&self.usage.counters.streams_accepted_total, 1);
-        Ok(Session::new(send, receive, self.usage.clone()))
+        Ok(Session::new(send, receive, self.usage.clone(), true))
     }
 
     /// Whether only the endpoint itself holds it: once where it finds it again, once where it accepts its streams.

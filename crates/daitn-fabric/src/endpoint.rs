@@ -128,6 +128,8 @@ pub(crate) struct Shared {
     pub(crate) inbound: Mutex<HashMap<NodeId, Vec<Connection>>>,
     pub(crate) probes: ProbeLimit,
     pub(crate) tasks: TaskTracker,
+    /// Replies that are finished but may not have arrived.
+    deliveries: TaskTracker,
     pub(crate) stop: CancellationToken,
     peers: Mutex<HashMap<NodeId, Peer>>,
     dialled: Mutex<HashMap<Key, Slot>>,
@@ -365,7 +367,16 @@ impl Endpoint {
         let shared = &self.shared;
         shared.stop.cancel();
         shared.tasks.close();
-        if tokio::time::timeout(grace, shared.tasks.wait()).await.is_err() {
+        shared.deliveries.close();
+        let ended = async {
+            shared.tasks.wait().await;
+            shared.deliveries.wait().await;
+            // Delivered is not yet read, and a closed connection is not read from.
+            if self.metrics().connections_total > 0 {
+                tokio::time::sleep(limits::LINGER).await;
+            }
+        };
+        if tokio::time::timeout(grace, ended).await.is_err() {
             tracing::warn!("sessions were still running after {grace:?} and are broken off");
         }
         shared
@@ -410,6 +421,7 @@ impl Shared {
             inbound: Mutex::default(),
             probes: ProbeLimit::default(),
             tasks: TaskTracker::new(),
+            deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
             peers: Mutex::default(),
             dialled: Mutex::default(),
@@ -466,7 +478,7 @@ impl Shared {
             .map_err(|error| failed(format!("{error:#}")))?;
         let connection = connecting.await.map_err(|error| failed(format!("{error:#}")))?;
         add(&self.counters.connections_total, 1);
-        Ok(Connection::new(connection, self.counters.clone()))
+        Ok(self.connection(connection))
     }
 
     /// Drops the slot of a connection that is gone, unless somebody is dialling in it.
@@ -480,6 +492,10 @@ impl Shared {
         if closed {
             dialled.remove(&key);
         }
+    }
+
+    pub(crate) fn connection(&self, connection: iroh::endpoint::Connection) -> Connection {
+        Connection::new(connection, self.counters.clone(), self.deliveries.clone())
     }
 
     /// Counts a connection as open until the result is dropped.

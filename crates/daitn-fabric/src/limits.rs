@@ -24,6 +24,9 @@ pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Closing an endpoint waits this long for peers to take notice.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Between the last reply and the closing of its connection, so that the peer has read what it has received.
+pub(crate) const LINGER: Duration = Duration::from_millis(50);
+
 /// Connections at once, both directions: a domain of 10,000 nodes and some room.
 pub(crate) const CONNECTIONS_MAX: usize = 16 * 1024;
 /// Inbound connections at once from one peer: two protocols, each once more while a lost one is not yet noticed.

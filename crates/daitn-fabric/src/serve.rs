@@ -148,7 +148,7 @@ async fn accept_connection(
 ) {
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming.into_future());
     let connection = match handshake.await {
-        Ok(Ok(connection)) => Connection::new(connection, shared.counters.clone()),
+        Ok(Ok(connection)) => shared.connection(connection),
         Ok(Err(error)) => {
             add(&shared.counters.connections_refused_total, 1);
             tracing::debug!("a handshake failed: {error:#}");

@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::task::TaskTracker;
 
 /// What a stream is for; its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ impl StreamKind {
 #[derive(Debug)]
 pub(crate) struct Usage {
     pub(crate) counters: Arc<Counters>,
+    /// Where replies that are still on their way are waited for before the endpoint closes.
+    pub(crate) deliveries: TaskTracker,
 }
 
 /// Both directions of a session.
@@ -58,13 +61,14 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(send: SendStream, receive: RecvStream, usage: Arc<Usage>) -> Self {
+    pub(crate) fn new(send: SendStream, receive: RecvStream, usage: Arc<Usage>, accepted: bool) -> Self {
         Self {
             sender: SessionSender {
                 stream: send,
                 usage: usage.clone(),
                 timeout: SESSION_TIMEOUT,
                 ended: false,
+                accepted,
             },
             receiver: SessionReceiver {
                 stream: receive,
@@ -136,6 +140,8 @@ pub struct SessionSender {
     usage: Arc<Usage>,
     timeout: Duration,
     ended: bool,
+    /// Whether the peer opened the stream, so that what is sent here is a reply.
+    accepted: bool,
 }
 
 impl SessionSender {
@@ -204,6 +210,18 @@ impl SessionSender {
 
 impl Drop for SessionSender {
     fn drop(&mut self) {
+        if self.ended && self.accepted {
+            // Closing a connection throws away what is still on its way, so shutting down waits for this.
+            let delivered = self.stream.stopped();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                self.usage.deliveries.spawn_on(
+                    async {
+                        let _ = delivered.await;
+                    },
+                    &runtime,
+                );
+            }
+        }
         // A dropped QUIC stream would end as if it were whole.
         self.cancel(Refusal::Cancelled);
     }

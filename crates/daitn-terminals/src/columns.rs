@@ -1,0 +1,442 @@
+//! What a file offers to models: its feature columns, its target, how many records and of which class. Shared by the
+//! dataset terminal and the verification unit, which publish it, rounded.
+
+use crate::{dataset::TaskKind, durable::blocking};
+use daitn_engine::{
+    Table,
+    data::{self, Inspection, Kind},
+};
+use daitn_messages::{
+    ids::ArtifactId,
+    learning::{ModelSpec, Task},
+    rejection::{Code, Rejection},
+};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+/// Counts are told in steps of this many, and smaller cells not at all: nobody is found in them.
+const STEP: u64 = 10;
+/// Bytes that are hashed at a time.
+const HASH_STEP_BYTES: usize = 256 * 1024;
+
+/// What the configuration says of the columns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Declared<'a> {
+    /// Columns that may be used; empty: all numbers but the target.
+    pub features: &'a [String],
+    /// The column that is predicted.
+    pub target: &'a str,
+    /// What the target is.
+    pub task: Option<TaskKind>,
+    /// The labels.
+    pub classes: &'a [String],
+}
+
+/// What a file offers.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Columns {
+    /// Columns that may be used, all of them numbers.
+    pub features: Vec<String>,
+    /// The column that is predicted.
+    pub target: String,
+    /// What it is.
+    pub task: Task,
+    /// Exact number of rows: never published.
+    pub n_rows: u64,
+    /// Exact number of rows of each class: never published. Empty for regression.
+    pub class_counts: Vec<u64>,
+}
+
+impl Columns {
+    /// Fits what is declared to what the file has.
+    ///
+    /// # Errors
+    /// Which column is missing, or not what it is declared to be.
+    pub(crate) fn of(declared: Declared<'_>, inspection: &Inspection) -> Result<Self, Rejection> {
+        let unusable = |message: String| Rejection::new(Code::DataUnusable, message);
+        let column = |name: &str| {
+            inspection
+                .column(name)
+                .ok_or_else(|| unusable(format!("the file has no column `{name}`")))
+        };
+        let target = column(declared.target)?;
+        let features = if declared.features.is_empty() {
+            let numbers = inspection
+                .columns
+                .iter()
+                .filter(|c| c.kind != Kind::Text && c.name != declared.target);
+            numbers.map(|column| column.name.clone()).collect()
+        } else {
+            for name in declared.features {
+                if column(name)?.kind == Kind::Text {
+                    return Err(unusable(format!(
+                        "the column `{name}` holds text: only numbers can be features"
+                    )));
+                }
+            }
+            declared.features.to_vec()
+        };
+        let few_values = target
+            .distinct
+            .as_ref()
+            .is_some_and(|distinct| distinct.len() <= CLASSES_GUESSED_MAX);
+        let kind = declared.task.unwrap_or(match target.kind {
+            Kind::Text => TaskKind::Classification,
+            Kind::Integer if few_values => TaskKind::Classification,
+            Kind::Integer | Kind::Number => TaskKind::Regression,
+        });
+        let mut class_counts = Vec::new();
+        let mut classes = Vec::new();
+        if kind == TaskKind::Classification {
+            let counts = target.distinct.as_ref().ok_or_else(|| {
+                unusable(format!(
+                    "the column `{}` has too many different values to be a class",
+                    declared.target
+                ))
+            })?;
+            classes = if declared.classes.is_empty() {
+                in_order(counts.keys().cloned().collect())
+            } else {
+                declared.classes.to_vec()
+            };
+            if let Some(label) = counts.keys().find(|label| !classes.contains(label)) {
+                // Not the label itself: it is data.
+                let place = counts.keys().position(|other| other == label).unwrap_or(0);
+                return Err(unusable(format!(
+                    "value {place} of `{}` is none of `classes`",
+                    declared.target
+                )));
+            }
+            class_counts = classes
+                .iter()
+                .map(|class| counts.get(class).copied().unwrap_or(0))
+                .collect();
+        } else if target.kind == Kind::Text {
+            return Err(unusable(format!(
+                "the column `{}` holds text and cannot be regressed on",
+                declared.target
+            )));
+        }
+        Ok(Self {
+            features,
+            target: declared.target.to_owned(),
+            task: kind.with_classes(classes),
+            n_rows: inspection.n_rows,
+            class_counts,
+        })
+    }
+
+    /// The number of records as it is published.
+    #[must_use]
+    pub(crate) fn records(&self) -> u64 {
+        rounded(self.n_rows)
+    }
+
+    /// The share of each class as it is published: counts cut to tens, so that cells under ten are zero.
+    #[must_use]
+    pub(crate) fn label_distribution(&self) -> Option<Vec<f32>> {
+        let total = self.records();
+        if self.class_counts.is_empty() || total == 0 {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a share needs no more digits")]
+        let share = |count: &u64| ((count / STEP * STEP) as f64 / total as f64) as f32;
+        Some(self.class_counts.iter().map(share).collect())
+    }
+
+    /// BLAKE3 over the column names and kinds: equal for data that fits together.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> ArtifactId {
+        let mut names: Vec<&str> = self.features.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        let kind = match self.task {
+            Task::Classification { .. } => "class",
+            Task::Regression => "number",
+        };
+        let mut text = String::new();
+        for (name, kind) in names
+            .into_iter()
+            .map(|name| (name, "number"))
+            .chain([(self.target.as_str(), kind)])
+        {
+            text.push_str(name);
+            text.push('\0');
+            text.push_str(kind);
+            text.push('\n');
+        }
+        ArtifactId::of(text.as_bytes())
+    }
+
+    /// Whether a model can be fed from the file.
+    ///
+    /// # Errors
+    /// What the model needs and the file has not.
+    pub(crate) fn fit(&self, spec: &ModelSpec) -> Result<(), Rejection> {
+        let unusable = |message: String| Err(Rejection::new(Code::DataUnusable, message));
+        if let Some(name) = spec.features.iter().find(|name| !self.features.contains(name)) {
+            return unusable(format!("`{name}` is not among the columns that may be used"));
+        }
+        if spec.target != self.target {
+            return unusable(format!(
+                "`{}` cannot be predicted here, only `{}`",
+                spec.target, self.target
+            ));
+        }
+        match (&spec.task, &self.task) {
+            (Task::Regression, Task::Regression) => Ok(()),
+            (Task::Classification { classes }, Task::Classification { classes: own }) => {
+                match own.iter().find(|class| !classes.contains(class)) {
+                    Some(class) => unusable(format!(
+                        "the model has no class `{class}`, which is declared here"
+                    )),
+                    None => Ok(()),
+                }
+            }
+            _ => unusable(format!("`{}` is of another task here", self.target)),
+        }
+    }
+}
+
+/// A whole-number target with at most this many values is taken for a class, unless the owner says otherwise.
+const CLASSES_GUESSED_MAX: usize = 100;
+
+fn rounded(n: u64) -> u64 {
+    (n + STEP / 2) / STEP * STEP
+}
+
+/// Labels by number if all are whole numbers, else as text.
+fn in_order(mut labels: Vec<String>) -> Vec<String> {
+    match labels
+        .iter()
+        .map(|label| label.parse::<i64>())
+        .collect::<Result<Vec<_>, _>>()
+    {
+        Ok(_) => labels.sort_by_key(|label| label.parse::<i64>().unwrap_or(i64::MAX)),
+        Err(_) => labels.sort_unstable(),
+    }
+    labels
+}
+
+/// A data file as it was when it was described.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    path: PathBuf,
+    hash: blake3::Hash,
+    /// Length and time of the last change when the hash was last found right.
+    seen: Mutex<(u64, Option<SystemTime>)>,
+    /// Tables that were read, the newest last.
+    tables: Mutex<Vec<(ArtifactId, Arc<Table>)>>,
+}
+
+impl DataFile {
+    /// Looks at a file. Blocks.
+    ///
+    /// # Errors
+    /// What makes it unusable, with row and column; never a value.
+    pub(crate) fn inspect(path: &Path, declared: Declared<'_>) -> Result<(Self, Columns), Rejection> {
+        let inspection = data::inspect(path).map_err(Rejection::from)?;
+        let columns = Columns::of(declared, &inspection)?;
+        let unreadable =
+            |error: io::Error| Rejection::new(Code::DataUnusable, format!("the data file: {error}"));
+        let seen = stamp(path).map_err(unreadable)?;
+        let hash = hash(path).map_err(unreadable)?;
+        let file = Self {
+            path: path.to_owned(),
+            hash,
+            seen: Mutex::new(seen),
+            tables: Mutex::new(Vec::new()),
+        };
+        Ok((file, columns))
+    }
+
+    /// The file's rows for a model, read again unless they are in memory.
+    ///
+    /// # Errors
+    /// What makes the file unusable, also that it has changed since it was described.
+    pub(crate) async fn table(self: &Arc<Self>, spec: &ModelSpec) -> Result<Arc<Table>, Rejection> {
+        let (file, spec) = (self.clone(), spec.clone());
+        blocking(move || file.read(&spec)).await
+    }
+
+    /// Forgets the tables in memory.
+    pub(crate) fn forget(&self) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn read(&self, spec: &ModelSpec) -> Result<Arc<Table>, Rejection> {
+        self.check_unchanged()?;
+        // The architecture does not matter for what is read.
+        let key = (
+            &spec.features,
+            &spec.target,
+            &spec.task,
+            spec.scale.to_bits(),
+            spec.offset.to_bits(),
+        );
+        let key = ArtifactId::of(&daitn_messages::encoding::encode(&key));
+        let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, table)) = tables().iter().find(|(known, _)| *known == key) {
+            return Ok(table.clone());
+        }
+        let table = Arc::new(data::read(&self.path, spec).map_err(Rejection::from)?);
+        let mut tables = tables();
+        if tables.len() >= crate::limits::TABLES_MAX {
+            tables.remove(0);
+        }
+        tables.push((key, table.clone()));
+        Ok(table)
+    }
+
+    fn check_unchanged(&self) -> Result<(), Rejection> {
+        let unreadable =
+            |error: io::Error| Rejection::new(Code::DataUnusable, format!("the data file: {error}"));
+        let now = stamp(&self.path).map_err(unreadable)?;
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen() == now {
+            return Ok(());
+        }
+        self.forget();
+        if hash(&self.path).map_err(unreadable)? != self.hash {
+            let message = "the data file has changed since it was described";
+            return Err(Rejection::new(Code::DataUnusable, message).with_hint(
+                "Attach the terminal again: it gets a new version, and plans are made with that.",
+            ));
+        }
+        *seen() = now;
+        Ok(())
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<(u64, Option<SystemTime>)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.len(), metadata.modified().ok()))
+}
+
+fn hash(path: &Path) -> io::Result<blake3::Hash> {
+    let mut file = File::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; HASH_STEP_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize()),
+            n_bytes => hasher.update(&buffer[..n_bytes]),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(csv: &str, declared: Declared<'_>) -> Result<Columns, Rejection> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data.csv");
+        std::fs::write(&path, csv).unwrap();
+        DataFile::inspect(&path, declared).map(|(_, columns)| columns)
+    }
+
+    const OF_LABEL: Declared<'_> = Declared {
+        features: &[],
+        target: "label",
+        task: None,
+        classes: &[],
+    };
+
+    #[test]
+    fn counts_are_rounded_and_small_cells_suppressed() {
+        let mut csv = "x,label\n".to_owned();
+        for (label, n) in [("2", 27), ("10", 9), ("1", 10)] {
+            (0..n).for_each(|i| csv.push_str(&format!("{i},{label}\n")));
+        }
+        let columns = columns(&csv, OF_LABEL).unwrap();
+        assert_eq!(
+            columns.task,
+            Task::Classification {
+                classes: ["1", "2", "10"].map(String::from).to_vec()
+            }
+        );
+        assert_eq!((columns.n_rows, columns.records()), (46, 50));
+        // 10, 27 and 9 cut to tens, of 50.
+        assert_eq!(columns.label_distribution(), Some(vec![0.2, 0.4, 0.0]));
+    }
+
+    #[test]
+    fn features_are_the_numbers_that_the_owner_allows() {
+        let csv = "a,note,label\n1,x,u\n2,y,v\n";
+        assert_eq!(columns(csv, OF_LABEL).unwrap().features, ["a"]);
+        let note = ["note".to_owned()];
+        assert_eq!(
+            columns(
+                csv,
+                Declared {
+                    features: &note,
+                    ..OF_LABEL
+                }
+            )
+            .unwrap_err()
+            .code,
+            Code::DataUnusable
+        );
+        let missing = ["b".to_owned()];
+        assert!(
+            columns(
+                csv,
+                Declared {
+                    features: &missing,
+                    ..OF_LABEL
+                }
+            )
+            .is_err()
+        );
+        let classes = ["u".to_owned()];
+        let error = columns(
+            csv,
+            Declared {
+                classes: &classes,
+                ..OF_LABEL
+            },
+        )
+        .unwrap_err();
+        assert!(
+            !error.message.contains('v') || !error.message.contains("`v`"),
+            "a label is data: {error}"
+        );
+    }
+
+    #[test]
+    fn data_fits_together_whatever_the_order_of_its_columns() {
+        let one = columns("a,b,label\n1,2,u\n1,2,v\n", OF_LABEL).unwrap();
+        let other = columns("label,b,a\nw,2.5,1\nz,3,2\n", OF_LABEL).unwrap();
+        let third = columns("label,b,c\nw,2.5,1\nz,3,2\n", OF_LABEL).unwrap();
+        assert_eq!(one.fingerprint(), other.fingerprint());
+        assert_ne!(one.fingerprint(), third.fingerprint());
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data.csv");
+        std::fs::write(&path, "x,label\n1,u\n2,v\n").unwrap();
+        let (file, columns) = DataFile::inspect(&path, OF_LABEL).unwrap();
+        let file = Arc::new(file);
+        let spec = ModelSpec {
+            architecture: daitn_messages::learning::Architecture::Linear,
+            features: columns.features.clone(),
+            target: columns.target.clone(),
+            task: columns.task.clone(),
+            scale: 1.0,
+            offset: 0.0,
+        };
+        assert_eq!(file.table(&spec).await.unwrap().n_rows(), 2);
+        // The same bytes written again are the same data.
+        std::fs::write(&path, "x,label\n1,u\n2,v\n").unwrap();
+        assert_eq!(file.table(&spec).await.unwrap().n_rows(), 2);
+        std::fs::write(&path, "x,label\n1,u\n2,v\n3,v\n").unwrap();
+        assert_eq!(file.table(&spec).await.unwrap_err().code, Code::DataUnusable);
+    }
+}

@@ -1,0 +1,579 @@
+//! The conductor's decisions, pure: `(state, event, now) -> (state, effects)`. No clock, randomness, I/O, channel or
+//! await.
+//!
+//! A job runs `cycles` cycles. In each, all chains run side by side, the sites inside a chain one after the other; a
+//! round plan has chains of one site, an itinerary has one chain. What a site made is *kept* when its receipt came and
+//! *held* when the conductor has the bytes and has admitted them. A cycle closes when every chain has ended, or at its
+//! deadline, if the quorum's work is in it. A site that is dead, refuses or sends what is not admitted is skipped: its
+//! chain goes on from the last good weights.
+//!
+//! Every request to a site carries a ticket; what answers another ticket than the one a chain waits for is ignored, so
+//! nobody is counted twice.
+
+use super::roster::Roster;
+use daitn_messages::{
+    rejection::{Code, Rejection},
+    session::ArtifactRef,
+    units::UnixMillis,
+};
+use std::collections::BTreeMap;
+
+/// A cycle that misses its quorum is tried this often before the job fails: three deadlines outlast a restart.
+pub(crate) const ATTEMPTS_MAX: u32 = 3;
+/// After its deadline a cycle waits this long for updates that are known of but not here yet.
+pub(crate) const CLOSING_MS: u64 = 5_000;
+
+/// What the core needs to know of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Course {
+    /// Sites of each chain, those that accepted only.
+    pub chains: Vec<Vec<u32>>,
+    /// Whether the order inside a chain is drawn anew for each cycle.
+    pub shuffle: bool,
+    /// Seed of that draw.
+    pub seed: u64,
+    /// A cycle counts with this many sites.
+    pub quorum: u32,
+    /// How many cycles there are.
+    pub cycles: u32,
+    /// A cycle closes at the latest after this time.
+    pub deadline_ms: u64,
+}
+
+/// What one site made in one cycle, its receipt checked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Step {
+    /// Which site.
+    pub site: u32,
+    /// The weights that it ended with.
+    pub output: ArtifactRef,
+    /// SCAFFOLD's change of its control variate.
+    pub control: Option<ArtifactRef>,
+    /// Examples that it used.
+    pub examples: u64,
+    /// Its loss.
+    pub loss: f64,
+    /// Time of its own training.
+    pub train_ms: f64,
+}
+
+/// Names one request to a site or one look at its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ticket(pub u64);
+
+/// What a site begins from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Input {
+    /// The weights of the last cycle.
+    Global,
+    /// What another site of its chain made.
+    Of {
+        /// That site's step.
+        step: Step,
+        /// Whether the conductor has it too.
+        held: bool,
+    },
+}
+
+/// What happens to the conductor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    /// Begin, or go on after a restart.
+    Begin,
+    /// A site has trained and its receipt is in order.
+    Trained {
+        /// The request that it answers.
+        ticket: Ticket,
+        /// What it made.
+        step: Step,
+    },
+    /// A site did not do its step.
+    Declined {
+        /// The request that it answers.
+        ticket: Ticket,
+        /// Why.
+        reason: Rejection,
+        /// Where it lies.
+        fault: Fault,
+    },
+    /// The conductor has looked at a site's work.
+    Checked {
+        /// The look that it answers.
+        ticket: Ticket,
+        /// Whether it is admitted.
+        result: Result<(), Rejection>,
+    },
+    /// A site that was lost answers again.
+    Reachable {
+        /// Which.
+        site: u32,
+    },
+    /// Time has passed.
+    Tick,
+    /// A cycle's result is durable.
+    Combined,
+    /// A cycle has no result and will have none.
+    CombineFailed(Rejection),
+}
+
+/// Why a site did not do its step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It refuses, or failed at its own work.
+    Site,
+    /// It could not get or use what it was to begin from.
+    Input,
+    /// It cannot be reached.
+    Way,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Effect {
+    /// Ask a site for its step.
+    Ask {
+        /// To be answered under this ticket.
+        ticket: Ticket,
+        /// Which site.
+        site: u32,
+        /// In which cycle.
+        cycle: u32,
+        /// From where it begins.
+        input: Input,
+    },
+    /// Fetch what a site made and see whether it is admitted.
+    Check {
+        /// To be answered under this ticket.
+        ticket: Ticket,
+        /// What it made.
+        step: Step,
+    },
+    /// Nobody waits for this any more.
+    Forget(Ticket),
+    /// Find out when a lost site answers again.
+    Watch {
+        /// Which.
+        site: u32,
+    },
+    /// Send [`Event::Tick`] at this time; replaces an earlier one.
+    WakeAt(UnixMillis),
+    /// Combine the ends of the chains.
+    Combine(Closing),
+    /// All cycles are done.
+    Finish,
+    /// The job cannot go on.
+    Fail(Rejection),
+}
+
+/// What is in a cycle's result.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Closing {
+    /// Which cycle.
+    pub cycle: u32,
+    /// When it began.
+    pub began_at: UnixMillis,
+    /// For each chain that ended with something, its steps in order; chains in the order of their smallest site.
+    pub ends: Vec<Vec<Step>>,
+    /// Sites that are not in it.
+    pub left_out: Vec<(u32, Rejection)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Sites work.
+    Training,
+    /// The deadline is over, the last updates are on their way.
+    Closing,
+    /// Too few answered: until the deadline a site may come back.
+    Waiting,
+    /// The cycle's result is being made.
+    Combining,
+    /// Nothing more happens.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Kept {
+    step: Step,
+    held: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Asking(Ticket),
+    Checking(Ticket),
+    Ended,
+}
+
+/// One chain in one cycle.
+#[derive(Debug, Clone, PartialEq)]
+struct Run {
+    order: Vec<u32>,
+    /// Index of the site that is asked, or is to be asked next.
+    next: usize,
+    kept: Vec<Kept>,
+    doing: Doing,
+}
+
+/// The state of a job's training at its conductor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Core {
+    course: Course,
+    roster: Roster,
+    phase: Phase,
+    cycle: u32,
+    attempt: u32,
+    began_at: UnixMillis,
+    deadline: UnixMillis,
+    runs: Vec<Run>,
+    left_out: BTreeMap<u32, Rejection>,
+    n_tickets: u64,
+}
+
+impl Core {
+    /// Before cycle `cycles_done`.
+    #[must_use]
+    pub(crate) fn new(mut course: Course, cycles_done: u32) -> Self {
+        course.chains.retain(|chain| !chain.is_empty());
+        // The order of the sums is the order of the sites, however the plan lists its chains.
+        course.chains.sort_by_key(|chain| chain.iter().min().copied());
+        Self {
+            roster: Roster::new(course.chains.iter().flatten().copied()),
+            course,
+            phase: Phase::Ended,
+            cycle: cycles_done,
+            attempt: 0,
+            began_at: UnixMillis(0),
+            deadline: UnixMillis(0),
+            runs: Vec::new(),
+            left_out: BTreeMap::new(),
+            n_tickets: 0,
+        }
+    }
+
+    /// The cycle that runs, from 0.
+    #[cfg(test)]
+    pub(crate) fn cycle(&self) -> u32 {
+        self.cycle
+    }
+
+    /// Takes an event and says what is to be done.
+    #[must_use]
+    pub(crate) fn on(&mut self, event: Event, now: UnixMillis) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Begin => self.begin_cycle(now, &mut effects),
+            Event::Trained { ticket, step } => self.trained(ticket, step, &mut effects),
+            Event::Declined {
+                ticket,
+                reason,
+                fault,
+            } => self.declined(ticket, reason, fault, &mut effects),
+            Event::Checked { ticket, result } => self.checked(ticket, result, &mut effects),
+            Event::Reachable { site } => self.reachable(site, now, &mut effects),
+            Event::Tick => self.tick(now, &mut effects),
+            Event::Combined => self.combined(now, &mut effects),
+            Event::CombineFailed(reason) if self.phase == Phase::Combining => self.fail(reason, &mut effects),
+            Event::CombineFailed(_) => {}
+        }
+        self.close_if_complete(now, &mut effects);
+        effects
+    }
+
+    fn begin_cycle(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        if self.cycle >= self.course.cycles {
+            self.phase = Phase::Ended;
+            effects.push(Effect::Finish);
+            return;
+        }
+        self.attempt = 0;
+        self.began_at = now;
+        self.begin_attempt(now, effects);
+    }
+
+    fn begin_attempt(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        self.deadline = now.plus(self.course.deadline_ms);
+        effects.push(Effect::WakeAt(self.deadline));
+        // Those who were lost are asked as well where the quorum needs them.
+        let patient = self.attempt == 0 && self.roster.n_ready(self.cycle) >= self.course.quorum;
+        self.ask_all(patient, effects);
+    }
+
+    fn ask_all(&mut self, patient: bool, effects: &mut Vec<Effect>) {
+        self.left_out = self.roster.absent(self.cycle, patient);
+        if self.roster.n_willing() < self.course.quorum {
+            let reason = quorum_missed(
+                self.cycle,
+                self.roster.n_willing(),
+                self.course.quorum,
+                &self.left_out,
+            );
+            return self.fail(reason, effects);
+        }
+        self.phase = Phase::Training;
+        let (course, cycle) = (&self.course, self.cycle);
+        let orders = (0_u32..).zip(&course.chains).map(|(chain, sites)| {
+            let mut order: Vec<u32> = sites
+                .iter()
+                .copied()
+                .filter(|site| !self.left_out.contains_key(site))
+                .collect();
+            if course.shuffle {
+                super::roster::shuffle(&mut order, course.seed, cycle, chain);
+            }
+            Run {
+                order,
+                next: 0,
+                kept: Vec::new(),
+                doing: Doing::Ended,
+            }
+        });
+        self.runs = orders.collect();
+        for chain in 0..self.runs.len() {
+            self.go_on(chain, effects);
+        }
+    }
+
+    /// Asks the next site of a chain, or looks at the chain's end, or ends it.
+    fn go_on(&mut self, chain: usize, effects: &mut Vec<Effect>) {
+        let ticket = Ticket(self.n_tickets);
+        let run = &mut self.runs[chain];
+        let last = run.kept.last().copied();
+        if let Some(site) = run.order.get(run.next).copied() {
+            let input = last.map_or(Input::Global, |kept| Input::Of {
+                step: kept.step,
+                held: kept.held,
+            });
+            run.doing = Doing::Asking(ticket);
+            effects.push(Effect::Ask {
+                ticket,
+                site,
+                cycle: self.cycle,
+                input,
+            });
+        } else if let Some(kept) = last.filter(|kept| !kept.held) {
+            run.doing = Doing::Checking(ticket);
+            effects.push(Effect::Check {
+                ticket,
+                step: kept.step,
+            });
+        } else {
+            run.doing = Doing::Ended;
+            return;
+        }
+        self.n_tickets += 1;
+    }
+
+    fn chain_of(&self, doing: Doing) -> Option<usize> {
+        let works = matches!(self.phase, Phase::Training | Phase::Closing);
+        self.runs.iter().position(|run| works && run.doing == doing)
+    }
+
+    fn trained(&mut self, ticket: Ticket, step: Step, effects: &mut Vec<Effect>) {
+        let Some(chain) = self.chain_of(Doing::Asking(ticket)) else {
+            return;
+        };
+        let run = &mut self.runs[chain];
+        if run.order.get(run.next) != Some(&step.site) {
+            return;
+        }
+        run.kept.push(Kept { step, held: false });
+        run.next += 1;
+        self.roster.answered(step.site);
+        self.go_on(chain, effects);
+    }
+
+    fn declined(&mut self, ticket: Ticket, reason: Rejection, fault: Fault, effects: &mut Vec<Effect>) {
+        let Some(chain) = self.chain_of(Doing::Asking(ticket)) else {
+            return;
+        };
+        let run = &mut self.runs[chain];
+        let site = run.order[run.next];
+        let input = run.kept.last().filter(|kept| !kept.held).map(|kept| kept.step);
+        if let (Fault::Input, Some(step)) = (fault, input) {
+            // Its word against that of the site before it: look oneself, then ask again.
+            let ticket = Ticket(self.n_tickets);
+            self.n_tickets += 1;
+            run.doing = Doing::Checking(ticket);
+            effects.push(Effect::Check { ticket, step });
+            return;
+        }
+        run.next += 1;
+        if fault == Fault::Way {
+            self.roster.lost(site, reason.clone());
+            effects.push(Effect::Watch { site });
+        } else {
+            self.roster.declined(site, &reason);
+        }
+        self.left_out.insert(site, reason);
+        self.go_on(chain, effects);
+    }
+
+    fn checked(&mut self, ticket: Ticket, result: Result<(), Rejection>, effects: &mut Vec<Effect>) {
+        let Some(chain) = self.chain_of(Doing::Checking(ticket)) else {
+            return;
+        };
+        let kept = &mut self.runs[chain].kept;
+        match result {
+            Ok(()) => kept.iter_mut().last().expect("what is looked at is kept").held = true,
+            Err(reason) => {
+                let bad = kept.pop().expect("what is looked at is kept");
+                self.left_out.insert(bad.step.site, reason);
+            }
+        }
+        self.go_on(chain, effects);
+    }
+
+    fn reachable(&mut self, site: u32, now: UnixMillis, effects: &mut Vec<Effect>) {
+        self.roster.found(site);
+        // The deadline stays, so that a site that comes and goes cannot hold the cycle open.
+        if self.phase == Phase::Waiting && now < self.deadline {
+            self.ask_all(false, effects);
+        }
+    }
+
+    fn tick(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        if now < self.deadline {
+            if matches!(self.phase, Phase::Training | Phase::Closing | Phase::Waiting) {
+                effects.push(Effect::WakeAt(self.deadline));
+            }
+            return;
+        }
+        match self.phase {
+            Phase::Training => self.begin_closing(now, effects),
+            Phase::Closing => self.give_up_late_updates(effects),
+            Phase::Waiting => self.try_again(now, effects),
+            Phase::Combining | Phase::Ended => {}
+        }
+    }
+
+    /// The deadline: nobody is asked any more; what is known of is still fetched.
+    fn begin_closing(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Closing;
+        self.deadline = now.plus(CLOSING_MS);
+        effects.push(Effect::WakeAt(self.deadline));
+        for chain in 0..self.runs.len() {
+            let run = &mut self.runs[chain];
+            let late = run.order.split_off(run.next.min(run.order.len()));
+            if let (Doing::Asking(ticket), Some(site)) = (run.doing, late.first()) {
+                effects.push(Effect::Forget(ticket));
+                self.roster.late(*site, self.cycle);
+            }
+            for site in &late {
+                let message = format!("no update before the deadline of {} ms", self.course.deadline_ms);
+                self.left_out
+                    .insert(*site, Rejection::new(Code::DeadlinePassed, message));
+            }
+            if matches!(self.runs[chain].doing, Doing::Asking(_)) {
+                self.go_on(chain, effects);
+            }
+        }
+    }
+
+    fn give_up_late_updates(&mut self, effects: &mut Vec<Effect>) {
+        for run in &mut self.runs {
+            if let Doing::Checking(ticket) = run.doing {
+                effects.push(Effect::Forget(ticket));
+                run.doing = Doing::Ended;
+                while let Some(kept) = run.kept.pop_if(|kept| !kept.held) {
+                    let message = "its update could not be fetched before the deadline";
+                    self.left_out
+                        .insert(kept.step.site, Rejection::new(Code::DeadlinePassed, message));
+                }
+            }
+        }
+    }
+
+    fn try_again(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        self.attempt += 1;
+        if self.attempt < ATTEMPTS_MAX {
+            return self.begin_attempt(now, effects);
+        }
+        let reason = quorum_missed(self.cycle, self.n_answered(), self.course.quorum, &self.left_out);
+        self.fail(reason, effects);
+    }
+
+    fn combined(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Combining {
+            self.cycle += 1;
+            self.begin_cycle(now, effects);
+        }
+    }
+
+    fn n_answered(&self) -> u32 {
+        u32::try_from(self.runs.iter().map(|run| run.kept.len()).sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
+    fn close_if_complete(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        let works = matches!(self.phase, Phase::Training | Phase::Closing);
+        if !works || self.runs.iter().any(|run| run.doing != Doing::Ended) {
+            return;
+        }
+        if self.n_answered() < self.course.quorum {
+            let closing = self.phase == Phase::Closing;
+            self.phase = Phase::Waiting;
+            if self.roster.n_willing() < self.course.quorum {
+                // Nobody who comes back can change that.
+                let reason = quorum_missed(self.cycle, self.n_answered(), self.course.quorum, &self.left_out);
+                self.fail(reason, effects);
+            } else if closing || now >= self.deadline {
+                self.try_again(now, effects);
+            }
+            return;
+        }
+        self.phase = Phase::Combining;
+        let ends = self
+            .runs
+            .iter()
+            .map(|run| run.kept.iter().map(|kept| kept.step).collect::<Vec<_>>());
+        effects.push(Effect::Combine(Closing {
+            cycle: self.cycle,
+            began_at: self.began_at,
+            ends: ends.filter(|steps| !steps.is_empty()).collect(),
+            left_out: self
+                .left_out
+                .iter()
+                .map(|(site, reason)| (*site, reason.clone()))
+                .collect(),
+        }));
+    }
+
+    fn fail(&mut self, reason: Rejection, effects: &mut Vec<Effect>) {
+        self.end(effects);
+        effects.push(Effect::Fail(reason));
+    }
+
+    fn end(&mut self, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Ended;
+        for run in std::mem::take(&mut self.runs) {
+            if let Doing::Asking(ticket) | Doing::Checking(ticket) = run.doing {
+                effects.push(Effect::Forget(ticket));
+            }
+        }
+    }
+}
+
+/// Names every site with its reason, as far as a message has room.
+fn quorum_missed(cycle: u32, n_found: u32, quorum: u32, left_out: &BTreeMap<u32, Rejection>) -> Rejection {
+    const NAMED_MAX: usize = 8;
+    let named: Vec<String> = left_out
+        .iter()
+        .take(NAMED_MAX)
+        .map(|(site, reason)| format!("site {site}: {reason}"))
+        .collect();
+    let more = left_out.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    let message = format!(
+        "{n_found} of the {quorum} sites needed in cycle {cycle}; {}{more}",
+        named.join("; ")
+    );
+    Rejection::new(Code::QuorumMissed, message)
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

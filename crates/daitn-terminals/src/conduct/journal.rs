@@ -1,0 +1,55 @@
+//! What a conductor keeps of a job on disk: where it stands, and the reports that have not reached the outbox.
+
+use crate::durable::{self, DurableError};
+use daitn_messages::{
+    ids::{JobId, OrderId},
+    receipt::{CycleReport, TrainingDone},
+    session::ArtifactRef,
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    /// The order that it is conducted under.
+    pub order: OrderId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Cycles that are complete.
+    pub cycles_done: u32,
+    /// The combined weights after them.
+    pub global: ArtifactRef,
+    /// SCAFFOLD's control variate after them.
+    pub control: Option<ArtifactRef>,
+    /// Weights and the strategy's memory after them.
+    pub state: ArtifactRef,
+    /// Closed cycles that are not in the outbox yet.
+    pub unreported: Vec<CycleReport>,
+    /// The end of the training.
+    pub done: Option<TrainingDone>,
+}
+
+impl Journal {
+    /// Where the journal of a job lies.
+    #[must_use]
+    pub(crate) fn path(directory: &Path, job: &JobId) -> PathBuf {
+        directory.join(format!("{job}.rec"))
+    }
+
+    /// Reads it. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, DurableError> {
+        durable::read(path)
+    }
+
+    /// Writes it, durably. Blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), DurableError> {
+        durable::write(path, self)
+    }
+}

@@ -1,0 +1,56 @@
+//! The model host: serves models from memory to the gateways that its orders name. What it serves outlives a restart,
+//! without the center.
+
+mod act;
+
+mod admit;
+
+mod answer;
+
+mod descriptor;
+
+mod options;
+
+pub(crate) use answer::answer;
+pub use options::HostOptions;
+
+use daitn_engine::Loaded;
+use daitn_messages::{
+    ids::{DeploymentId, NodeId, OrderId},
+    learning::ModelVersion,
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, RwLock},
+};
+use tokio_util::sync::CancellationToken;
+
+/// A model host that is open.
+pub(crate) struct Host {
+    options: HostOptions,
+    replicas: RwLock<BTreeMap<DeploymentId, Replica>>,
+    loading: Mutex<HashMap<OrderId, CancellationToken>>,
+}
+
+/// A model in memory.
+#[derive(Clone)]
+struct Replica {
+    epoch: u64,
+    order: OrderId,
+    model: ModelVersion,
+    gateways: Arc<HashSet<NodeId>>,
+    memory_bytes: u64,
+    loaded: Arc<dyn Loaded>,
+}
+
+impl Host {
+    /// A host without models.
+    #[must_use]
+    pub(crate) fn open(options: HostOptions) -> Self {
+        Self {
+            options,
+            replicas: RwLock::default(),
+            loading: Mutex::default(),
+        }
+    }
+}

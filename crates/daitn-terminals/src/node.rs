@@ -1,0 +1,631 @@
+//! A running node: opens its state and its terminals, answers sessions and the center, stays connected, shuts down.
+
+use crate::{
+    admin,
+    center::Desk,
+    cpu::Cpu,
+    describe_all::describe,
+    durable::{self, DurableError, blocking},
+    gateways::Gateways,
+    holds::Holds,
+    limits::{CENTER_BACKOFF_FIRST, SHUTDOWN_GRACE},
+    options::{self, NodeOptions, OptionsError, TerminalOptions},
+    orders::Orders,
+    outbox::Outbox,
+    sessions,
+    shared::Shared,
+    terminal::{Attached, Terminal, Terminals},
+    uplink,
+};
+use daitn_engine::builtin::Builtin;
+use daitn_fabric::{
+    Backoff, CONTROL_ALPN, DATA_ALPN, Endpoint, Routes,
+    artifact::{Store, StoreError},
+};
+use daitn_messages::{
+    control::{Enrolment, JoinToken, Link, Welcome},
+    ids::{EntityId, NodeId, OrganisationId},
+    limits::{FRAME_BYTES_MAX, SESSION_HEADER_BYTES_MAX},
+    rejection::{Code, Rejection},
+    units::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Links that wait to be told; older ones make room.
+const LINKS_MAX: usize = 1024;
+/// Longest wait before a terminal that could not be opened is tried again.
+const REOPEN_MAX: Duration = Duration::from_secs(60);
+/// First wait.
+const REOPEN_FIRST: Duration = Duration::from_secs(2);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The endpoint has another key than the options.
+    #[error("the endpoint is that of node {endpoint}, and the options' key is that of {options}")]
+    OtherKey {
+        /// The endpoint's node.
+        endpoint: NodeId,
+        /// The options' node.
+        options: NodeId,
+    },
+    /// Its state cannot be read or written.
+    #[error("the node's state: {0}")]
+    State(#[from] DurableError),
+    /// Its artifacts cannot be opened.
+    #[error(transparent)]
+    Artifacts(#[from] StoreError),
+    /// Its terminals do not go together.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The way to the center is none.
+    #[error("the control center's address: {0}")]
+    Center(#[from] daitn_fabric::PeerError),
+    /// The local socket cannot be made.
+    #[error("the local socket {path}: {source}")]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// How the node stands with its center.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Contact {
+    /// Not connected yet, or not any more; tried again soon.
+    Connecting {
+        /// What failed last.
+        cause: Option<Rejection>,
+    },
+    /// Connected.
+    Connected {
+        /// Since when, by the node's clock.
+        since: UnixMillis,
+        /// The center's build.
+        build: String,
+    },
+    /// The center refuses the node; tried again now and then.
+    Refused {
+        /// Why.
+        cause: Rejection,
+    },
+    /// The center has revoked the node.
+    Revoked,
+}
+
+/// A terminal as the node sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct TerminalStatus {
+    /// Its name.
+    pub entity: String,
+    /// Version of its descriptor; zero where it could not be opened.
+    pub version: u64,
+    /// What stands against it: it cannot be opened, or the center does not attach it.
+    pub problem: Option<Rejection>,
+    /// Whether the center has it.
+    pub attached: bool,
+    /// Under way.
+    pub in_flight: u32,
+    /// Served since the start.
+    pub served_total: u64,
+}
+
+/// A node as it sees itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeStatus {
+    /// Its key.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub organisation: OrganisationId,
+    /// Its center.
+    pub center: NodeId,
+    /// How it stands with that.
+    pub contact: Contact,
+    /// Its terminals.
+    pub terminals: Vec<TerminalStatus>,
+    /// Receipts that wait for the center.
+    pub receipts_waiting: usize,
+    /// Orders that are under way.
+    pub orders_accepted: usize,
+    /// Bytes of artifacts.
+    pub artifact_bytes: u64,
+}
+
+/// What is remembered of joining.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Joined {
+    enrolled: bool,
+    relay: Option<String>,
+}
+
+/// The node's side of the connection to the center.
+pub(crate) struct Uplink {
+    contact: watch::Sender<Contact>,
+    enrolment: Mutex<Option<Enrolment>>,
+    joined: PathBuf,
+    attached: Mutex<BTreeMap<EntityId, Result<(), Rejection>>>,
+    links: Mutex<Vec<Link>>,
+    linked: Notify,
+    clock: crate::clock::Clock,
+}
+
+/// A node that runs.
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) name: String,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) uplink: Arc<Uplink>,
+    /// Terminals that could not be opened yet.
+    pub(crate) unopened: Mutex<Vec<(TerminalOptions, Rejection)>>,
+    pub(crate) reopen: Notify,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node;
+
+impl Node {
+    /// Starts a node: returns once its terminals are open, or known to be unusable for now, and it answers. The center is
+    /// reached in the background.
+    ///
+    /// # Errors
+    /// Why it cannot start at all.
+    pub async fn start(options: NodeOptions, endpoint: Endpoint) -> Result<NodeHandle, StartError> {
+        options::check(&options.terminals)?;
+        if endpoint.node() != options.key.id() {
+            return Err(StartError::OtherKey {
+                endpoint: endpoint.node(),
+                options: options.key.id(),
+            });
+        }
+        endpoint.set_peer(options.center.clone())?;
+        let shared = Arc::new(open(&options, endpoint).await?);
+        let uplink = {
+            let (enrolment, clock, path) = (
+                options.enrolment.clone(),
+                options.clock.clone(),
+                options.state.join("joined.rec"),
+            );
+            Arc::new(blocking(move || Uplink::open(enrolment, clock, path)).await?)
+        };
+        let gateways = Arc::new(Gateways::open(&options.state, &shared)?);
+        let inner = Arc::new(Inner {
+            name: options.name.clone(),
+            shared: shared.clone(),
+            uplink: uplink.clone(),
+            unopened: Mutex::default(),
+            reopen: Notify::new(),
+        });
+        let handle = NodeHandle { inner };
+        for terminal in options.terminals {
+            if let Err((terminal, rejection)) = handle.open_terminal(terminal).await {
+                tracing::error!(kind = %terminal.kind(), name = %terminal.name(), "a terminal cannot be opened: {rejection}");
+                handle.unopened().push((terminal, rejection));
+            }
+        }
+        handle.resume().await;
+        serve(&shared, &gateways, &uplink);
+        admin::listen(&handle, &options.state.join("node.sock")).await?;
+        shared.tasks.spawn(uplink::keep(shared.clone(), uplink));
+        shared.tasks.spawn(reopen(handle.clone()));
+        Ok(handle)
+    }
+}
+
+/// Joins a domain once, without running: so that a command can say at once what is wrong.
+///
+/// # Errors
+/// The center's refusal, or that it cannot be reached.
+pub async fn enrol(
+    endpoint: &Endpoint,
+    token: &JoinToken,
+    name: &str,
+    now: UnixMillis,
+) -> Result<Welcome, Rejection> {
+    let center = token.center.clone();
+    endpoint
+        .set_peer(center.clone())
+        .map_err(|error| Rejection::new(Code::TokenInvalid, error.to_string()))?;
+    let enrolment = Enrolment {
+        token: token.token.clone(),
+        secret: token.secret.clone(),
+        name: name.to_owned(),
+    };
+    let (connection, welcome) = uplink::hello(endpoint, center.node, now, Some(enrolment)).await?;
+    connection.close(daitn_fabric::Refusal::ShuttingDown);
+    Ok(welcome)
+}
+
+async fn open(options: &NodeOptions, endpoint: Endpoint) -> Result<Shared, StartError> {
+    let (state, key, clock) = (options.state.clone(), options.key.clone(), options.clock.clone());
+    let (center, organisation) = (options.center.node, options.organisation.clone());
+    let (bytes_max, threads) = (options.artifacts_bytes_max, options.threads);
+    blocking(move || {
+        durable::make_directory(&state)?;
+        durable::make_directory(&state.join("descriptors"))?;
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            n => n,
+        };
+        let node = key.id();
+        Ok(Shared {
+            endpoint,
+            store: Store::open(&state.join("artifacts"), bytes_max)?,
+            holds: Holds::default(),
+            node,
+            center,
+            organisation,
+            clock,
+            engine: Arc::new(Builtin),
+            cpu: Cpu::new(threads),
+            orders: Orders::open(&state.join("orders"), node, center)?,
+            outbox: Outbox::open(&state.join("outbox"))?,
+            terminals: Terminals::default(),
+            changed: Notify::new(),
+            described: Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            key,
+            state,
+        })
+    })
+    .await
+}
+
+fn serve(shared: &Arc<Shared>, gateways: &Arc<Gateways>, uplink: &Arc<Uplink>) {
+    let desk = Arc::new(Desk {
+        shared: shared.clone(),
+        gateways: gateways.clone(),
+        uplink: uplink.clone(),
+        turn: tokio::sync::Mutex::default(),
+    });
+    let may_fetch = {
+        let shared = shared.clone();
+        Arc::new(move |node: NodeId, artifact| shared.holds.may_fetch(node, artifact))
+    };
+    let of_data = {
+        let (shared, gateways) = (shared.clone(), gateways.clone());
+        move |incoming| sessions::answer(shared.clone(), gateways.clone(), incoming)
+    };
+    let routes = Routes::new()
+        .on(CONTROL_ALPN, FRAME_BYTES_MAX, move |incoming| {
+            let desk = desk.clone();
+            async move { desk.answer(incoming).await }
+        })
+        .on(DATA_ALPN, SESSION_HEADER_BYTES_MAX, of_data)
+        .artifacts(shared.store.clone(), may_fetch);
+    shared.endpoint.serve(routes);
+}
+
+/// Tries terminals that could not be opened, an agent that was not up for instance, again and again.
+async fn reopen(handle: NodeHandle) {
+    let stop = handle.inner.shared.stop.clone();
+    let mut backoff = Backoff::between(1, REOPEN_FIRST, REOPEN_MAX);
+    let trying = async {
+        loop {
+            if handle.unopened().is_empty() {
+                handle.inner.reopen.notified().await;
+                backoff.reset();
+            }
+            tokio::time::sleep(backoff.after_failure()).await;
+            let all: Vec<TerminalOptions> = handle
+                .unopened()
+                .iter()
+                .map(|(options, _)| options.clone())
+                .collect();
+            for options in all {
+                let (kind, name) = (options.kind(), options.name().clone());
+                let result = handle.open_terminal(options).await;
+                let mut unopened = handle.unopened();
+                let place = unopened
+                    .iter()
+                    .position(|(other, _)| (other.kind(), other.name()) == (kind, &name));
+                match (place, result) {
+                    (Some(place), Ok(_)) => {
+                        unopened.remove(place);
+                    }
+                    (Some(place), Err((_, rejection))) => unopened[place].1 = rejection,
+                    (None, _) => {}
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = trying => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+impl NodeHandle {
+    /// Who it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.shared.node
+    }
+
+    /// How it stands with its center, now and whenever that changes.
+    #[must_use]
+    pub fn contact(&self) -> watch::Receiver<Contact> {
+        self.inner.uplink.contact.subscribe()
+    }
+
+    /// The node as it sees itself.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let shared = &self.inner.shared;
+        let told = self
+            .inner
+            .uplink
+            .attached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let open = shared.terminals.all();
+        let mut terminals: Vec<TerminalStatus> = open
+            .iter()
+            .map(|attached| TerminalStatus {
+                entity: attached.entity.to_string(),
+                version: attached.descriptor().version,
+                problem: told.get(&attached.entity).and_then(|told| told.clone().err()),
+                attached: matches!(told.get(&attached.entity), Some(Ok(()))),
+                in_flight: attached.load.in_flight(),
+                served_total: attached.load.served_total(),
+            })
+            .collect();
+        terminals.extend(self.unopened().iter().map(|(options, rejection)| TerminalStatus {
+            entity: format!("{}:{}/{}", options.kind(), shared.organisation, options.name()),
+            version: 0,
+            problem: Some(rejection.clone()),
+            attached: false,
+            in_flight: 0,
+            served_total: 0,
+        }));
+        NodeStatus {
+            node: shared.node,
+            name: self.inner.name.clone(),
+            organisation: shared.organisation.clone(),
+            center: shared.center,
+            contact: self.inner.uplink.contact.borrow().clone(),
+            terminals,
+            receipts_waiting: shared.outbox.len(),
+            orders_accepted: shared.orders.n_accepted(),
+            artifact_bytes: shared.store.bytes_used(),
+        }
+    }
+
+    /// Attaches a terminal, or opens it anew with other options.
+    ///
+    /// # Errors
+    /// Why it cannot be opened; a terminal of its name that is attached stays as it is.
+    pub async fn attach(&self, options: TerminalOptions) -> Result<EntityId, Rejection> {
+        self.unopened()
+            .retain(|(other, _)| (other.kind(), other.name()) != (options.kind(), options.name()));
+        let attached = self
+            .open_terminal(options)
+            .await
+            .map_err(|(_, rejection)| rejection)?;
+        Ok(attached.entity.clone())
+    }
+
+    /// Detaches a terminal: what runs on it is stopped.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub async fn detach(&self, entity: &EntityId) -> Result<(), Rejection> {
+        let shared = &self.inner.shared;
+        let attached = shared.terminals.remove(entity);
+        let attached = attached.ok_or_else(|| Rejection::not_found("terminal", entity))?;
+        for known in shared.orders.accepted(entity) {
+            shared.orders.end(&known.order.id).await?;
+            attached.halt(shared, &known).await;
+        }
+        shared.described.notify_one();
+        Ok(())
+    }
+
+    /// Accepts nothing more, lets what runs end or come to a durable point, and leaves.
+    pub async fn shutdown(&self) {
+        let shared = &self.inner.shared;
+        shared.stop.cancel();
+        shared.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_GRACE, shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "work was still running after {SHUTDOWN_GRACE:?}; it goes on after the next start"
+            );
+        }
+        shared.endpoint.shutdown(CENTER_BACKOFF_FIRST).await;
+    }
+
+    async fn open_terminal(
+        &self,
+        options: TerminalOptions,
+    ) -> Result<Arc<Attached>, (TerminalOptions, Rejection)> {
+        let shared = &self.inner.shared;
+        let opened = async {
+            let terminal = Terminal::open(options.clone(), &shared.state).await?;
+            describe(shared, options.name().clone(), options.card(), terminal).await
+        };
+        let (terminal, descriptor, signed) = match opened.await {
+            Ok(opened) => opened,
+            Err(rejection) => {
+                self.inner.reopen.notify_one();
+                return Err((options, rejection));
+            }
+        };
+        let attached = Arc::new(Attached::new(terminal, descriptor, signed));
+        shared.terminals.insert(attached.clone());
+        self.begin_all(&attached).await;
+        shared.described.notify_one();
+        Ok(attached)
+    }
+
+    /// Takes up what a terminal was ordered before a restart.
+    async fn begin_all(&self, attached: &Arc<Attached>) {
+        let shared = &self.inner.shared;
+        if let Terminal::Aggregator(aggregator) = &attached.terminal {
+            aggregator.hold_kept(shared);
+        }
+        for known in shared.orders.accepted(&attached.entity) {
+            attached.begin(shared, &known).await;
+        }
+    }
+
+    /// Clears away artifacts that nothing holds, once every terminal has taken up its work.
+    async fn resume(&self) {
+        let shared = self.inner.shared.clone();
+        // A terminal that could not be opened may still need its artifacts.
+        if !self.unopened().is_empty() {
+            return;
+        }
+        blocking(move || match shared.store.list() {
+            Ok(all) => {
+                for (id, _) in all {
+                    shared.holds.unless_held(id, || {
+                        if let Err(error) = shared.store.remove(id) {
+                            tracing::warn!(artifact = %id, "an artifact that nobody needs stays: {error}");
+                        }
+                    });
+                }
+            }
+            Err(error) => tracing::warn!("artifacts that nobody needs stay: {error}"),
+        })
+        .await;
+    }
+
+    pub(crate) fn unopened(&self) -> MutexGuard<'_, Vec<(TerminalOptions, Rejection)>> {
+        self.inner.unopened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Uplink {
+    fn open(
+        enrolment: Option<Enrolment>,
+        clock: crate::clock::Clock,
+        path: PathBuf,
+    ) -> Result<Self, DurableError> {
+        let joined: Joined = durable::read(&path)?.unwrap_or_default();
+        Ok(Self {
+            contact: watch::Sender::new(Contact::Connecting { cause: None }),
+            enrolment: Mutex::new(enrolment.filter(|_| !joined.enrolled)),
+            joined: path,
+            attached: Mutex::default(),
+            links: Mutex::default(),
+            linked: Notify::new(),
+            clock,
+        })
+    }
+
+    pub(crate) fn enrolment(&self) -> Option<Enrolment> {
+        self.enrolment
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The center has taken the node: remembered, so that a spent token is not sent again.
+    pub(crate) async fn welcomed(&self, welcome: Welcome) -> Result<(), Rejection> {
+        let (path, joined) = (
+            self.joined.clone(),
+            Joined {
+                enrolled: true,
+                relay: welcome.relay,
+            },
+        );
+        blocking(move || durable::write(&path, &joined))
+            .await
+            .map_err(|error| error.rejection())?;
+        self.enrolment
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        tracing::info!(build = %welcome.build, "connected to the control center");
+        self.set(Contact::Connected {
+            since: self.clock.now(),
+            build: welcome.build,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn is_welcome(&self) -> bool {
+        matches!(*self.contact.borrow(), Contact::Connected { .. })
+    }
+
+    pub(crate) fn lost(&self, cause: Rejection) {
+        if self.is_welcome() {
+            tracing::warn!("the control center is away; the node goes on: {cause}");
+        } else {
+            tracing::debug!("the control center cannot be reached: {cause}");
+        }
+        self.set(Contact::Connecting { cause: Some(cause) });
+    }
+
+    pub(crate) fn refused(&self, cause: Rejection) {
+        tracing::error!(
+            "the control center refuses this node: {cause}. {}",
+            cause.hint_or_page()
+        );
+        self.set(Contact::Refused { cause });
+    }
+
+    pub(crate) fn revoked(&self) {
+        self.set(Contact::Revoked);
+    }
+
+    pub(crate) fn attached(&self, entity: &EntityId, result: Result<(), Rejection>) {
+        self.attached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(entity.clone(), result);
+    }
+
+    pub(crate) fn found(&self, found: Vec<Link>) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.extend(found);
+        let surplus = links.len().saturating_sub(LINKS_MAX);
+        links.drain(..surplus);
+        self.linked.notify_one();
+    }
+
+    pub(crate) async fn links(&self) -> Vec<Link> {
+        loop {
+            let linked = self.linked.notified();
+            let links = std::mem::take(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner));
+            if !links.is_empty() {
+                return links;
+            }
+            linked.await;
+        }
+    }
+
+    fn set(&self, contact: Contact) {
+        // Revoked stays, whatever the connection does.
+        self.contact.send_if_modified(|current| {
+            let changes = *current != contact
+                && (*current != Contact::Revoked || matches!(contact, Contact::Connected { .. }));
+            if changes {
+                *current = contact;
+            }
+            changes
+        });
+    }
+}

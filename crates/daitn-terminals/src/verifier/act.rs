@@ -1,0 +1,140 @@
+//! Judges a model: fetch, evaluate, report.
+
+use super::Verifier;
+use crate::{
+    orders::Decided,
+    shared::{Shared, only},
+    terminal::{Attached, Terminal},
+};
+use daitn_fabric::artifact::Durability;
+use daitn_messages::{
+    ids::OrderId,
+    order::{Instruction, VerifyOrder},
+    receipt::{Outcome, VerificationReport},
+    rejection::{Code, Rejection},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+use tokio_util::sync::CancellationToken;
+
+impl Verifier {
+    /// Judges the model of an accepted order, after those before it.
+    pub(crate) fn begin(attached: &Arc<Attached>, shared: &Arc<Shared>, known: &Arc<Decided>) {
+        let (Terminal::Verifier(verifier), Instruction::Verify(_)) =
+            (&attached.terminal, &known.order.instruction)
+        else {
+            return;
+        };
+        let stop = shared.stop.child_token();
+        if verifier
+            .running()
+            .insert(known.order.id.clone(), stop.clone())
+            .is_some()
+        {
+            return;
+        }
+        let (attached, shared, known) = (attached.clone(), shared.clone(), known.clone());
+        let tasks = shared.tasks.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = judge(&attached, &shared, &known) => {}
+            }
+            if let Terminal::Verifier(verifier) = &attached.terminal {
+                verifier.running().remove(&known.order.id);
+            }
+        });
+    }
+
+    /// Stops judging and lets the weights go.
+    pub(crate) fn halt(&self, shared: &Arc<Shared>, known: &Decided) {
+        if let Some(stop) = self.running().remove(&known.order.id) {
+            stop.cancel();
+        }
+        shared.release_all(&scope_of(&known.order.id));
+    }
+
+    async fn evaluate(
+        &self,
+        shared: &Arc<Shared>,
+        id: &OrderId,
+        verify: &VerifyOrder,
+    ) -> Result<VerificationReport, Rejection> {
+        let scope: Arc<str> = scope_of(id).into();
+        shared
+            .fetch(&scope, verify.weights, &verify.holders, Durability::Transient)
+            .await?;
+        shared
+            .holds
+            .hold(&scope, verify.weights.id, &only(verify.readers.iter().copied()))?;
+        let layout = Arc::new(shared.engine.layout(&verify.spec)?);
+        let parameters = shared.read_numbers(verify.weights.id, &layout).await?;
+        let table = self.file.table(&verify.spec).await?;
+        let (engine, spec) = (shared.engine.clone(), verify.spec.clone());
+        let evaluation = shared
+            .cpu
+            .run(move || engine.evaluate(&spec, &parameters, &table))
+            .await??;
+        let found = evaluation.metric(verify.metric);
+        let found = found.ok_or_else(|| Rejection::malformed("metric", "the evaluation does not have it"))?;
+        let reached = if verify.metric.more_is_better() {
+            found >= verify.target
+        } else {
+            found <= verify.target
+        };
+        Ok(VerificationReport {
+            weights: verify.weights.id,
+            evaluation,
+            metric: verify.metric,
+            target: verify.target,
+            reached,
+        })
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<OrderId, CancellationToken>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn judge(attached: &Attached, shared: &Arc<Shared>, known: &Decided) {
+    let (Terminal::Verifier(verifier), Instruction::Verify(verify)) =
+        (&attached.terminal, &known.order.instruction)
+    else {
+        return;
+    };
+    let waiting = attached.load.wait();
+    let _turn = verifier.turn.lock().await;
+    drop(waiting);
+    let _busy = attached.load.begin();
+    let begun = std::time::Instant::now();
+    let outcome = match verifier.evaluate(shared, &known.order.id, verify).await {
+        Ok(report) => {
+            attached.load.served(begun.elapsed().as_secs_f64());
+            Outcome::Verified(Box::new(report))
+        }
+        Err(rejection) => Outcome::Refused(Rejection::new(
+            // A way that failed may be there tomorrow; all else is told as it is.
+            if rejection.code == Code::Unreachable {
+                Code::NodeLost
+            } else {
+                rejection.code
+            },
+            format!("the model could not be judged: {}", rejection.message),
+        )),
+    };
+    // Reported first: a crash between the two judges again, which gives the same report.
+    let reported = shared.report(&known.order, outcome).await;
+    let ended = match reported {
+        Ok(()) => shared.orders.end(&known.order.id).await,
+        Err(rejection) => Err(rejection),
+    };
+    if let Err(rejection) = ended {
+        tracing::error!(order = %known.order.id, "a verification report could not be kept: {rejection}");
+    }
+}
+
+fn scope_of(id: &OrderId) -> String {
+    format!("verify/{id}")
+}

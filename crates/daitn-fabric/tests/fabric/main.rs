@@ -1,5 +1,7 @@
 //! Whole endpoints on loopback: sessions, artifacts, probes, the relay, and what happens when peers die or lie.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod artifacts;
 mod faults;
 mod lab;

@@ -3,7 +3,7 @@
 use crate::{
     checksum,
     error::StoreError,
-    family::{Family, LEAVES_PAGE, LEAVES_TABLE},
+    family::{Family, LEAVES_NEXT, LEAVES_PAGE, LEAVES_TABLE},
     limits::PAGE_RECORDS_MAX,
     store::Store,
 };
@@ -103,6 +103,18 @@ impl Store {
     /// Where the database cannot be read.
     pub async fn count(&self, family: Family) -> Result<u64, StoreError> {
         let row = sqlx::query(family.count())
+            .fetch_one(self.readers())
+            .await
+            .map_err(|e| sql(&e))?;
+        Ok(row.try_get::<i64, _>(0).map_err(|e| sql(&e))?.cast_unsigned())
+    }
+
+    /// How many leaves the log has.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn n_leaves(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query(LEAVES_NEXT)
             .fetch_one(self.readers())
             .await
             .map_err(|e| sql(&e))?;

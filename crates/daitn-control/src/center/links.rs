@@ -1,0 +1,153 @@
+//! What the center tells nodes: a bounded queue and one task for each connected node. Messages go out in order, each
+//! acknowledged before the next, so that an order and its end cannot overtake each other.
+
+use crate::{
+    center::input::{Envelope, Input},
+    core::ConnectionId,
+};
+use daitn_fabric::{Connection, Refusal};
+use daitn_messages::{
+    control::{Acknowledged, CenterMessage},
+    ids::{NodeId, OrderId},
+    signed::Signed,
+};
+use std::{collections::HashMap, time::Duration};
+use tokio::sync::mpsc;
+
+/// Messages that wait for one node. One that is so far behind is cut off; orders are sent again when it is back.
+const LINK_QUEUE_MAX: usize = 1_024;
+/// A node acknowledges a message within this time, or its connection is given up.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(30);
+/// Longest acknowledgement, bytes.
+const ACKNOWLEDGEMENT_BYTES_MAX: usize = 64 * 1024;
+/// A message is tried so often on one connection.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Nodes that are connected.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    by_node: HashMap<NodeId, Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    queue: mpsc::Sender<CenterMessage>,
+    connection: Connection,
+}
+
+impl Links {
+    /// A node was greeted on this connection.
+    pub(crate) fn open(
+        &mut self,
+        id: ConnectionId,
+        connection: Connection,
+        center: mpsc::WeakSender<Envelope>,
+    ) {
+        let (queue, messages) = mpsc::channel(LINK_QUEUE_MAX);
+        let node = connection.remote();
+        tokio::spawn(tell(connection.clone(), messages, center.clone()));
+        tokio::spawn(watch_over(id, connection.clone(), center));
+        self.by_node.insert(node, Link { queue, connection });
+    }
+
+    /// Puts a message into a node's queue, if it is connected.
+    pub(crate) fn send(&mut self, node: NodeId, message: CenterMessage) {
+        let Some(link) = self.by_node.get(&node) else {
+            return;
+        };
+        if let Err(mpsc::error::TrySendError::Full(_)) = link.queue.try_send(message) {
+            tracing::warn!(node = %node.short(), "a node does not take its messages; it is cut off");
+            link.connection.close(Refusal::Overloaded);
+            self.by_node.remove(&node);
+        }
+    }
+
+    /// Cuts a node off after what is queued has been sent.
+    pub(crate) fn close(&mut self, node: NodeId) {
+        // Its task ends with the queue, and closes.
+        if let Some(link) = self.by_node.remove(&node) {
+            let Link { queue, connection } = link;
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(ACKNOWLEDGE_WITHIN, queue.closed()).await;
+                connection.close(Refusal::Denied);
+            });
+        }
+    }
+
+    /// Cuts everybody off at once: they dial again.
+    pub(crate) fn close_all(&mut self) {
+        for (_, link) in self.by_node.drain() {
+            link.connection.close(Refusal::ShuttingDown);
+        }
+    }
+}
+
+/// Tells the loop when a connection is gone.
+async fn watch_over(id: ConnectionId, connection: Connection, center: mpsc::WeakSender<Envelope>) {
+    let why = connection.closed().await;
+    let node = connection.remote();
+    tracing::info!(node = %node.short(), %why, "a node is gone");
+    if let Some(center) = center.upgrade() {
+        // An error means that the center has stopped.
+        let _ = center
+            .send(Envelope::silent(Input::Gone { node, connection: id }))
+            .await;
+    }
+}
+
+async fn tell(
+    connection: Connection,
+    mut messages: mpsc::Receiver<CenterMessage>,
+    center: mpsc::WeakSender<Envelope>,
+) {
+    let node = connection.remote();
+    while let Some(message) = messages.recv().await {
+        match deliver(&connection, &message).await {
+            Some(Ok(())) => {}
+            Some(Err(rejection)) => {
+                tracing::warn!(node = %node.short(), %rejection, "a node did not take a message");
+                let (CenterMessage::Order(order), Some(center)) = (&message, center.upgrade()) else {
+                    continue;
+                };
+                let Some(order) = order_id(order) else { continue };
+                let _ = center
+                    .send(Envelope::silent(Input::NotTaken {
+                        node,
+                        order,
+                        rejection,
+                    }))
+                    .await;
+            }
+            None => {
+                // Whatever it was, the node gets it again on a new connection.
+                connection.close(Refusal::TimedOut);
+                return;
+            }
+        }
+    }
+}
+
+/// The node's acknowledgement; none where the connection does not carry one.
+async fn deliver(connection: &Connection, message: &CenterMessage) -> Option<Acknowledged> {
+    for attempt in 1..=ATTEMPTS_MAX {
+        let asked = connection
+            .request(message, ACKNOWLEDGEMENT_BYTES_MAX, ACKNOWLEDGE_WITHIN)
+            .await;
+        match asked {
+            Ok(acknowledged) => return Some(acknowledged),
+            Err(error) if connection.is_open() && error.is_transient() => {
+                tracing::debug!(node = %connection.remote().short(), attempt, %error, "a message is sent again");
+            }
+            Err(error) => {
+                tracing::debug!(node = %connection.remote().short(), %error, "a message was not taken");
+                return None;
+            }
+        }
+    }
+    None
+}
+
+/// The order's id, as this center itself signed it.
+fn order_id(order: &Signed<daitn_messages::order::WorkOrder>) -> Option<OrderId> {
+    order.open(order.signer()).ok().map(|order| order.id)
+}

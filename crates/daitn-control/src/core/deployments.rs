@@ -1,0 +1,502 @@
+//! Deployments: carries what happens to their state machines and does what they want.
+
+use crate::{
+    core::{
+        Core, Turn, Who,
+        event::{Effect, Timer},
+        orders::{OrderRecord, Process},
+    },
+    deployment::{Deployment, Input, Output, Step, placing_ms},
+    job,
+    limits::{DEPLOYMENTS_ACTIVE_MAX, DEPLOYMENTS_ENDED_MAX, HOLDERS_MAX, READERS_MAX},
+};
+use daitn_messages::{
+    encoding,
+    ids::{ArtifactId, DeploymentId, EntityId, EntityKind, JobId, NodeId, OrganisationId, Slug},
+    job::DeploymentPhase,
+    leaf::LeafKind,
+    learning::ModelVersion,
+    operation::Answer,
+    plan::Placement,
+    receipt::Receipt,
+    rejection::{Code, Rejection},
+    session::{ArtifactRef, Peer},
+    units::UnixMillis,
+};
+use daitn_store::Family;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// A deployment with what is not written of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) deployment: Deployment,
+    /// The deployment as it was last written.
+    pub(crate) written: ArtifactId,
+    pub(crate) wake: Option<UnixMillis>,
+    /// The plan's choice of hosts, tried first.
+    pub(crate) preferred: Vec<Placement>,
+}
+
+/// All deployments. Ended ones beyond a bound are in the store only.
+#[derive(Debug, Default)]
+pub(crate) struct Deployments {
+    pub(crate) by_id: BTreeMap<DeploymentId, Entry>,
+    pub(crate) active: BTreeSet<DeploymentId>,
+}
+
+impl Deployments {
+    pub(crate) fn job_of(&self, id: &DeploymentId) -> Option<JobId> {
+        self.by_id.get(id).and_then(|entry| entry.deployment.job.clone())
+    }
+
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Deployment> {
+        self.active
+            .iter()
+            .filter_map(|id| self.by_id.get(id))
+            .map(|entry| &entry.deployment)
+    }
+}
+
+/// What is to be deployed.
+pub(crate) struct NewDeployment {
+    pub(crate) organisation: OrganisationId,
+    pub(crate) model: ModelVersion,
+    pub(crate) replicas: u32,
+    pub(crate) job: Option<JobId>,
+    pub(crate) preferred: Vec<Placement>,
+}
+
+impl Core {
+    pub(super) fn begin_deployment(
+        &mut self,
+        turn: &mut Turn<'_>,
+        new: NewDeployment,
+    ) -> Result<DeploymentId, Rejection> {
+        if self.deployments.active.len() >= DEPLOYMENTS_ACTIVE_MAX {
+            let message = format!("{DEPLOYMENTS_ACTIVE_MAX} deployments are under way, which is the most");
+            return Err(Rejection::new(Code::Overloaded, message));
+        }
+        let bytes = self
+            .models
+            .get(&new.model)
+            .map_or(0, |model| model.body.weights_bytes);
+        let id = DeploymentId::new(turn.now.0, turn.entropy.bytes());
+        let deployment = Deployment {
+            id: id.clone(),
+            organisation: new.organisation,
+            model: new.model,
+            job: new.job,
+            replicas: new.replicas,
+            phase: DeploymentPhase::Placing,
+            created_at: turn.now,
+            ready_at: None,
+            ended_at: None,
+            deadline: turn.now.plus(placing_ms(&self.config.timing, bytes)),
+            hosts: Vec::new(),
+            refused: Vec::new(),
+            cause: None,
+        };
+        turn.leaf_of(LeafKind::Deployment, &id, &deployment, [&deployment.organisation]);
+        let entry = Entry {
+            deployment,
+            written: ArtifactId([0; 32]),
+            wake: None,
+            preferred: new.preferred,
+        };
+        self.deployments.by_id.insert(id.clone(), entry);
+        self.deployments.active.insert(id.clone());
+        Ok(id)
+    }
+
+    /// The verified model of a job goes to the hosts of its plan.
+    pub(super) fn deploy_for_job(&mut self, turn: &mut Turn<'_>, id: &JobId) {
+        let Some(entry) = self.jobs.by_id.get(id) else {
+            return;
+        };
+        let (Some(model), Some(wanted)) = (entry.job.model.clone(), entry.plan.request.deployment.clone())
+        else {
+            return;
+        };
+        let new = NewDeployment {
+            organisation: entry.job.organisation.clone(),
+            model,
+            replicas: wanted.replicas,
+            job: Some(id.clone()),
+            preferred: entry.plan.hosts.clone(),
+        };
+        match self.begin_deployment(turn, new) {
+            Ok(deployment) => {
+                if let Some(entry) = self.jobs.by_id.get_mut(id) {
+                    entry.job.deployment = Some(deployment.clone());
+                }
+                self.step_deployment(turn, &deployment, Input::Review);
+            }
+            Err(rejection) => {
+                let input = job::Input::Deployed {
+                    phase: DeploymentPhase::Failed,
+                    n_ready: 0,
+                    cause: Some(rejection),
+                };
+                self.tell_job(turn, id, input);
+            }
+        }
+    }
+
+    fn tell_job(&mut self, turn: &mut Turn<'_>, id: &JobId, input: job::Input<'_>) {
+        if let Err(rejection) = self.step_job(turn, id, input) {
+            tracing::error!(job = %id, %rejection, "a job refused news of its deployment");
+        }
+    }
+
+    pub(super) fn step_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId, input: Input<'_>) {
+        let Some(entry) = self.deployments.by_id.get_mut(id) else {
+            return;
+        };
+        if entry.deployment.has_ended() {
+            return;
+        }
+        let Some(model) = self.models.get(&entry.deployment.model) else {
+            return;
+        };
+        let weights = ArtifactRef {
+            id: model.body.weights,
+            bytes: model.body.weights_bytes,
+        };
+        let (nodes, topology, preferred) = (&self.nodes, &self.topology, &entry.preferred);
+        let find_hosts = |n: usize, excluded: &[EntityId]| {
+            super::landscape::hosts(topology, nodes, &model.body.spec, n, preferred, excluded)
+        };
+        let mut step = Step {
+            now: turn.now,
+            timing: &self.config.timing,
+            nodes,
+            find_hosts: &find_hosts,
+            spec: &model.body.spec,
+            weights,
+            holders: holders(nodes, &model.holders),
+            gateways: self.config.gateways.iter().map(|peer| peer.node).collect(),
+            readers: nodes
+                .with_kind(EntityKind::ModelHost)
+                .map(|n| n.record.node)
+                .take(READERS_MAX)
+                .collect(),
+            entropy: &mut *turn.entropy,
+            out: Vec::new(),
+        };
+        let before = (entry.deployment.phase, entry.deployment.n_ready());
+        let deployment = &mut entry.deployment;
+        // After a panic the deployment may be half moved; nothing is done with it any more but to end it.
+        let moved = catch_unwind(AssertUnwindSafe(|| deployment.take(input, &mut step)));
+        let outputs = step.out;
+        if moved.is_ok() {
+            self.apply_deployment(turn, id, outputs);
+        } else {
+            tracing::error!(deployment = %id, "the deployment's state machine panicked; the deployment ends");
+            self.crash_deployment(turn, id);
+        }
+        self.keep_deployment(turn, id, before);
+    }
+
+    fn crash_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId) {
+        let owner = Process::Deployment(id.clone());
+        let orders: Vec<_> = self
+            .orders
+            .by_owner
+            .get(&owner)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        for order in orders {
+            self.cancel(turn, &order, &[]);
+        }
+        if let Some(entry) = self.deployments.by_id.get_mut(id) {
+            let message =
+                "a fault in the deployment's own state machine; the control center's log holds its cause";
+            entry.deployment.hosts.clear();
+            entry.deployment.phase = DeploymentPhase::Failed;
+            entry.deployment.cause = Some(Rejection::new(Code::Internal, message));
+            entry.deployment.ended_at = Some(turn.now);
+        }
+    }
+
+    fn apply_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId, outputs: Vec<Output>) {
+        for output in outputs {
+            let Some(entry) = self.deployments.by_id.get(id) else {
+                return;
+            };
+            let owner = entry.deployment.organisation.clone();
+            match output {
+                Output::Order(draft) => {
+                    let concerns = [owner, draft.terminal.organisation.clone()];
+                    self.issue(turn, Process::Deployment(id.clone()), *draft, &concerns);
+                }
+                Output::Cancel(order) => self.cancel(turn, &order, &[owner]),
+                Output::Holds(node) => {
+                    let model = entry.deployment.model.clone();
+                    self.models.add_holder(turn, &model, node);
+                }
+                Output::Decide(decision) => {
+                    turn.decide(decision, vec![owner]);
+                }
+            }
+        }
+    }
+
+    fn keep_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId, before: (DeploymentPhase, usize)) {
+        let Some(entry) = self.deployments.by_id.get_mut(id) else {
+            return;
+        };
+        let bytes = encoding::encode(&entry.deployment);
+        let hash = ArtifactId::of(&bytes);
+        if entry.written != hash {
+            entry.written = hash;
+            turn.batch.put_bytes(Family::Deployments, id.as_str(), bytes);
+        }
+        let deployment = entry.deployment.clone();
+        let after = (deployment.phase, deployment.n_ready());
+        let weights_bytes = self
+            .models
+            .get(&deployment.model)
+            .map_or(0, |model| model.body.weights_bytes);
+        let wake = deployment.next_wake(&self.nodes, &self.config.timing, weights_bytes);
+        if entry.wake != wake {
+            entry.wake = wake;
+            if let Some(at) = wake {
+                let timer = Timer::Deployment(id.clone());
+                turn.effect(Effect::Arm { timer, at });
+            }
+        }
+        if before.0 != after.0 {
+            turn.leaf(LeafKind::Deployment, id, hash, [&deployment.organisation]);
+        }
+        if deployment.has_ended() && self.deployments.active.remove(id) {
+            self.drop_orders_of(turn, &Process::Deployment(id.clone()));
+        }
+        if before == after {
+            return;
+        }
+        self.snapshot.changed();
+        if after.0 == DeploymentPhase::Ready && before.0 == DeploymentPhase::Placing {
+            self.supersede(turn, &deployment);
+        }
+        if let Some(job) = deployment.job {
+            let input = job::Input::Deployed {
+                phase: after.0,
+                n_ready: after.1,
+                cause: deployment.cause,
+            };
+            self.tell_job(turn, &job, input);
+        }
+    }
+
+    /// A deployment that became ready takes the place of the others of its model.
+    fn supersede(&mut self, turn: &mut Turn<'_>, newer: &Deployment) {
+        let same = |old: &&Deployment| old.model.name == newer.model.name && old.id != newer.id;
+        // One that began later will take this one's place in its turn.
+        let older = self
+            .deployments
+            .active()
+            .filter(same)
+            .filter(|old| old.created_at <= newer.created_at);
+        let older: Vec<DeploymentId> = older.map(|old| old.id.clone()).collect();
+        for old in older {
+            let message = format!("{} with version {} took its place", newer.id, newer.model.version);
+            self.end_deployment(turn, &old, Rejection::new(Code::Stopped, message));
+        }
+    }
+
+    pub(super) fn end_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId, cause: Rejection) {
+        self.step_deployment(turn, id, Input::Stop(cause));
+    }
+
+    pub(super) fn deployment_receipt(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: &DeploymentId,
+        record: &OrderRecord,
+        receipt: &Receipt,
+        hash: ArtifactId,
+    ) -> Result<(), Rejection> {
+        let Some(entry) = self.deployments.by_id.get(id) else {
+            return Ok(());
+        };
+        let host = entry.deployment.hosts.iter().find(|host| host.order == record.id);
+        let is_news = host.is_some_and(|host| {
+            !(host.ready && matches!(receipt.outcome, daitn_messages::receipt::Outcome::Serving))
+        });
+        if is_news {
+            turn.leaf(
+                LeafKind::Receipt,
+                &record.id,
+                hash,
+                [&entry.deployment.organisation],
+            );
+            self.step_deployment(turn, id, Input::Receipt(receipt));
+        }
+        Ok(())
+    }
+
+    pub(super) fn wake_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId) {
+        if let Some(entry) = self.deployments.by_id.get_mut(id) {
+            entry.wake = None;
+        }
+        self.step_deployment(turn, id, Input::Review);
+    }
+
+    /// Lets the deployments look that a node's coming or going concerns: those on it, and those that look for hosts.
+    pub(super) fn review_deployments(&mut self, turn: &mut Turn<'_>, node: NodeId) {
+        let is_host = self
+            .nodes
+            .get(node)
+            .is_some_and(|n| n.has(&[EntityKind::ModelHost]));
+        let concerned = self.deployments.active().filter(|deployment| {
+            let is_short = deployment.hosts.len() < deployment.replicas as usize;
+            deployment.hosts.iter().any(|host| host.placement.node == node) || (is_short && is_host)
+        });
+        let concerned: Vec<DeploymentId> = concerned.map(|deployment| deployment.id.clone()).collect();
+        for id in concerned {
+            self.step_deployment(turn, &id, Input::Review);
+        }
+    }
+
+    pub(super) fn review_all_deployments(&mut self, turn: &mut Turn<'_>) {
+        let all: Vec<DeploymentId> = self.deployments.active.iter().cloned().collect();
+        for id in all {
+            self.wake_deployment(turn, &id);
+        }
+    }
+
+    pub(super) fn list_deployments(&self, who: &Who) -> Answer {
+        let all = self.deployments.by_id.values().map(|entry| &entry.deployment);
+        let seen = all.filter(|deployment| who.sees(&deployment.organisation));
+        Answer::Deployments(seen.map(Deployment::view).collect())
+    }
+
+    pub(super) fn deploy(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: &Who,
+        name: &Slug,
+        version: Option<u32>,
+        replicas: u32,
+    ) -> Result<Answer, Rejection> {
+        if !(1..=1_000).contains(&replicas) {
+            return Err(Rejection::out_of_range(
+                "replicas",
+                f64::from(replicas),
+                1.0,
+                1_000.0,
+            ));
+        }
+        let not_found = || Rejection::not_found("model", name);
+        let version = version
+            .or_else(|| self.models.newest(name))
+            .ok_or_else(not_found)?;
+        let model = ModelVersion {
+            name: name.clone(),
+            version,
+        };
+        let organisation = self.models.get(&model).map(|model| model.organisation.clone());
+        let organisation = organisation.filter(|o| who.sees(o)).ok_or_else(not_found)?;
+        let new = NewDeployment {
+            organisation,
+            model,
+            replicas,
+            job: None,
+            preferred: Vec::new(),
+        };
+        let id = self.begin_deployment(turn, new)?;
+        self.step_deployment(turn, &id, Input::Review);
+        self.show_deployment(&id)
+    }
+
+    fn show_deployment(&self, id: &DeploymentId) -> Result<Answer, Rejection> {
+        let entry = self
+            .deployments
+            .by_id
+            .get(id)
+            .ok_or_else(|| Rejection::not_found("deployment", id))?;
+        Ok(Answer::Deployment(entry.deployment.view()))
+    }
+
+    pub(super) fn stop_deployment(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: &Who,
+        id: &DeploymentId,
+    ) -> Result<Answer, Rejection> {
+        let known = self
+            .deployments
+            .by_id
+            .get(id)
+            .filter(|entry| who.sees(&entry.deployment.organisation));
+        if known.is_none() {
+            return Err(Rejection::not_found("deployment", id));
+        }
+        let cause = Rejection::new(
+            Code::Stopped,
+            format!("{} stopped the deployment", who.organisation),
+        );
+        self.end_deployment(turn, id, cause);
+        self.show_deployment(id)
+    }
+
+    /// Deploys the version before the one that is served, on as many hosts.
+    pub(super) fn roll_back(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: &Who,
+        name: &Slug,
+    ) -> Result<Answer, Rejection> {
+        let served = self
+            .deployments
+            .active()
+            .filter(|d| d.model.name == *name && who.sees(&d.organisation));
+        let served = served.max_by_key(|d| (d.ready_at, d.created_at));
+        let Some(served) = served else {
+            return Err(Rejection::new(
+                Code::ModelUnavailable,
+                format!("no version of `{name}` is served"),
+            ));
+        };
+        let (current, replicas) = (served.model.version, served.replicas);
+        let Some(before) = self.models.before(name, current) else {
+            let message = format!("`{name}` has no version before {current}");
+            return Err(Rejection::new(Code::NotFound, message));
+        };
+        self.deploy(turn, who, name, Some(before), replicas)
+    }
+
+    /// Lets go of ended deployments beyond the bound, oldest first.
+    pub(super) fn forget_deployments(&mut self) {
+        let ended = self
+            .deployments
+            .by_id
+            .values()
+            .filter(|entry| entry.deployment.has_ended());
+        let mut ended: Vec<_> = ended
+            .map(|entry| (entry.deployment.ended_at, entry.deployment.id.clone()))
+            .collect();
+        ended.sort_unstable();
+        let n_over = ended.len().saturating_sub(DEPLOYMENTS_ENDED_MAX);
+        for (_, id) in ended.into_iter().take(n_over) {
+            self.deployments.by_id.remove(&id);
+        }
+    }
+}
+
+/// How to reach those who have the weights, connected ones first.
+fn holders(nodes: &super::Nodes, holders: &[NodeId]) -> Vec<Peer> {
+    let known = || holders.iter().filter(|node| !nodes.is_revoked(**node));
+    let online = known().filter(|node| nodes.is_online(**node));
+    let offline = known().filter(|node| !nodes.is_online(**node));
+    online
+        .chain(offline)
+        .take(HOLDERS_MAX)
+        .map(|node| nodes.peer(*node))
+        .collect()
+}

@@ -1,0 +1,333 @@
+//! Plans: made by the topology under the policies, kept for a while, applied if nothing that they rest on has moved.
+
+use crate::{
+    core::{Core, Decision, Turn, Who, landscape},
+    limits::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_MAX, IDEMPOTENCY_MS, PLANS_MAX},
+};
+use daitn_messages::{
+    ids::{JobId, NodeId, OrganisationId, PlanId},
+    job::Candidate,
+    leaf::LeafKind,
+    operation::Answer,
+    plan::{Placement, Plan, Verdict},
+    rejection::{Code, Rejection},
+    request::TrainingRequest,
+    units::UnixMillis,
+};
+use daitn_store::Family;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A plan as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlanRecord {
+    #[serde(with = "shared")]
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) organisation: OrganisationId,
+    /// By which of the domain's policies it was made.
+    pub(crate) domain_version: u64,
+    /// The job that it became; kept as long as that job.
+    pub(crate) job: Option<JobId>,
+}
+
+/// A shared value, written as what it holds.
+mod shared {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
+    }
+}
+
+/// What an idempotency key stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdempotencyRecord {
+    pub(crate) plan: PlanId,
+    pub(crate) job: JobId,
+    pub(crate) until: UnixMillis,
+}
+
+/// Plans that wait to be applied, those that were applied, and idempotency keys.
+#[derive(Debug, Default)]
+pub(crate) struct Plans {
+    /// Not applied yet.
+    pub(crate) waiting: BTreeMap<PlanId, PlanRecord>,
+    /// Applied: the job.
+    pub(crate) applied: BTreeMap<PlanId, (OrganisationId, JobId)>,
+    pub(crate) idempotency: BTreeMap<String, IdempotencyRecord>,
+}
+
+fn stale(why: impl std::fmt::Display) -> Rejection {
+    Rejection::new(Code::StalePlan, format!("the plan is stale: {why}"))
+}
+
+impl Core {
+    pub(super) fn plan(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: &Who,
+        request: &TrainingRequest,
+    ) -> Result<Answer, Rejection> {
+        request.validate()?;
+        if !who.sees(&request.organisation) {
+            let message = format!(
+                "a key of {} cannot plan for {}",
+                who.organisation, request.organisation
+            );
+            return Err(Rejection::new(Code::Unauthorised, message));
+        }
+        self.check_name(&request.model, &request.organisation)?;
+        let organisation = request.organisation.clone();
+        let id = PlanId::new(turn.now.0, turn.entropy.bytes());
+        let decision = turn.new_decision_id();
+        let seed = turn.entropy.number();
+        let ids = landscape::ids(id.clone(), decision.clone());
+        let mut verdict = self.topology_plan(request, ids, turn.now, seed);
+        if let Verdict::Feasible { plan } = &mut verdict {
+            plan.state_version = self.state_version;
+        }
+        turn.leaf_of(LeafKind::Verdict, &decision, &verdict, [&organisation]);
+        turn.decide_as(&decision, describe(request, &verdict), vec![organisation.clone()]);
+        if let Verdict::Feasible { plan } = &verdict {
+            let record = PlanRecord {
+                plan: Arc::new(plan.as_ref().clone()),
+                organisation,
+                domain_version: self.policies.domain_version,
+                job: None,
+            };
+            turn.batch.put(Family::Plans, id.as_str(), &record);
+            self.plans.waiting.insert(id, record);
+            self.forget_plans(turn);
+        }
+        Ok(Answer::Verdict(Box::new(verdict)))
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: &Who,
+        id: &PlanId,
+        idempotency_key: Option<String>,
+    ) -> Result<Answer, Rejection> {
+        let key = idempotency_key.map(|key| scoped_key(who, &key)).transpose()?;
+        if let Some(known) = key.as_ref().and_then(|key| self.plans.idempotency.get(key)) {
+            if known.plan != *id {
+                let message = "the idempotency key was used for another plan";
+                return Err(Rejection::new(Code::Conflict, message));
+            }
+            return self.show_job(who, &known.job.clone());
+        }
+        if let Some((_, job)) = self
+            .plans
+            .applied
+            .get(id)
+            .filter(|(organisation, _)| who.sees(organisation))
+        {
+            return self.show_job(who, &job.clone());
+        }
+        let known = self
+            .plans
+            .waiting
+            .get(id)
+            .filter(|record| who.sees(&record.organisation));
+        let record = known.cloned().ok_or_else(|| Rejection::not_found("plan", id))?;
+        self.check_fresh(turn, &record)?;
+        self.check_name(&record.plan.request.model, &record.organisation)?;
+        if self.plans.idempotency.len() >= IDEMPOTENCY_MAX {
+            return Err(Rejection::new(
+                Code::Overloaded,
+                "too many idempotency keys are in force",
+            ));
+        }
+        let job = self.begin_job(turn, record.organisation.clone(), record.plan.clone())?;
+        let applied = PlanRecord {
+            job: Some(job.clone()),
+            ..record
+        };
+        turn.batch.put(Family::Plans, id.as_str(), &applied);
+        self.plans.waiting.remove(id);
+        self.plans
+            .applied
+            .insert(id.clone(), (applied.organisation, job.clone()));
+        if let Some(key) = key {
+            let known = IdempotencyRecord {
+                plan: id.clone(),
+                job: job.clone(),
+                until: turn.now.plus(IDEMPOTENCY_MS),
+            };
+            turn.batch.put(Family::Idempotency, key.as_str(), &known);
+            self.plans.idempotency.insert(key, known);
+        }
+        self.show_job(who, &job)
+    }
+
+    fn show_job(&self, who: &Who, id: &JobId) -> Result<Answer, Rejection> {
+        let entry = self
+            .jobs
+            .by_id
+            .get(id)
+            .filter(|entry| who.sees(&entry.job.organisation));
+        let entry = entry.ok_or_else(|| Rejection::not_found("job", id))?;
+        Ok(Answer::Job(Box::new(entry.view())))
+    }
+
+    /// Nothing that the plan rests on may have moved; what else changed in the domain does not matter.
+    fn check_fresh(&self, turn: &Turn<'_>, record: &PlanRecord) -> Result<(), Rejection> {
+        let plan = &record.plan;
+        if turn.now >= plan.valid_until {
+            return Err(stale("it has expired"));
+        }
+        if record.domain_version != self.policies.domain_version {
+            return Err(stale("the domain's policy has changed since"));
+        }
+        for site in &plan.sites {
+            let held = self
+                .descriptors
+                .get(&site.dataset)
+                .filter(|held| held.descriptor.node == site.node);
+            match held {
+                None => return Err(stale(format!("{} was withdrawn", site.dataset))),
+                Some(held) if held.descriptor.version != site.descriptor_version => {
+                    return Err(stale(format!("{} has a new version", site.dataset)));
+                }
+                Some(_) => self.check_available(&site.dataset, site.node)?,
+            }
+            if let Some(compute) = &site.compute {
+                self.check_placement(compute)?;
+            }
+        }
+        let placed = plan.verifiers.iter().chain(&plan.hosts).chain([&plan.aggregator]);
+        placed
+            .into_iter()
+            .try_for_each(|placement| self.check_placement(placement))
+    }
+
+    fn check_placement(&self, placement: &Placement) -> Result<(), Rejection> {
+        let held = self.descriptors.get(&placement.entity);
+        if held.is_none_or(|held| held.descriptor.node != placement.node) {
+            return Err(stale(format!("{} was withdrawn", placement.entity)));
+        }
+        self.check_available(&placement.entity, placement.node)
+    }
+
+    fn check_available(&self, what: &dyn std::fmt::Display, node: NodeId) -> Result<(), Rejection> {
+        match self.nodes.get(node) {
+            Some(known) if known.is_available() => Ok(()),
+            Some(known) if known.record.draining => Err(stale(format!("the node of {what} is draining"))),
+            _ => Err(stale(format!("the node of {what} is gone"))),
+        }
+    }
+
+    /// Lets go of plans that have expired or are too many, and of old idempotency keys.
+    pub(super) fn forget_plans(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        // An id sorts by the time at which it was made: the first is the oldest.
+        let n_over = self.plans.waiting.len().saturating_sub(PLANS_MAX);
+        let over: Vec<PlanId> = self.plans.waiting.keys().take(n_over).cloned().collect();
+        let expired = self
+            .plans
+            .waiting
+            .values()
+            .filter(|record| record.plan.valid_until <= now);
+        let gone: Vec<PlanId> = expired.map(|record| record.plan.id.clone()).chain(over).collect();
+        for id in gone {
+            if self.plans.waiting.remove(&id).is_some() {
+                turn.batch.delete(Family::Plans, id.as_str());
+            }
+        }
+        self.plans.idempotency.retain(|key, record| {
+            let keep = record.until > now;
+            if !keep {
+                turn.batch.delete(Family::Idempotency, key.as_str());
+            }
+            keep
+        });
+    }
+}
+
+fn scoped_key(who: &Who, key: &str) -> Result<String, Rejection> {
+    if key.is_empty() || key.len() > IDEMPOTENCY_BYTES_MAX || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Rejection::malformed(
+            "idempotency key",
+            "1 to 200 printable ASCII characters",
+        ));
+    }
+    Ok(format!("{}/{key}", who.organisation))
+}
+
+/// The decision record of a verdict.
+fn describe(request: &TrainingRequest, verdict: &Verdict) -> Decision {
+    let excluded = |excluded: &[daitn_messages::plan::Exclusion]| -> Vec<Candidate> {
+        let candidate = |exclusion: &daitn_messages::plan::Exclusion| Candidate {
+            name: exclusion.entity.to_string(),
+            chosen: false,
+            reason: exclusion.reason.clone(),
+            policies: exclusion.policies.clone(),
+        };
+        excluded.iter().map(candidate).collect()
+    };
+    match verdict {
+        Verdict::Feasible { plan } => {
+            let chosen = plan.sites.iter().map(|site| Candidate {
+                name: site.dataset.to_string(),
+                chosen: true,
+                reason: format!(
+                    "{} records, {} ms of training a round",
+                    site.records, site.train_ms
+                ),
+                policies: site.policies.clone(),
+            });
+            let others = plan
+                .alternatives
+                .iter()
+                .filter(|alternative| !alternative.why_not.is_empty());
+            let others = others.map(|a| {
+                format!(
+                    "not {} with {}: {}",
+                    a.kind.as_str(),
+                    a.strategy.as_str(),
+                    a.why_not
+                )
+            });
+            Decision {
+                kind: "verdict",
+                subject: plan.id.to_string(),
+                outcome: format!(
+                    "feasible: {} with {} on {} sites, {} rounds",
+                    plan.kind.as_str(),
+                    plan.strategy.as_str(),
+                    plan.sites.len(),
+                    plan.rounds
+                ),
+                reasons: std::iter::once(plan.why.clone()).chain(others).collect(),
+                candidates: chosen.chain(excluded(&plan.excluded)).collect(),
+                prediction: Some(plan.prediction),
+            }
+        }
+        Verdict::Infeasible {
+            binding,
+            excluded: out,
+            ..
+        } => Decision {
+            kind: "verdict",
+            subject: request.model.to_string(),
+            outcome: "infeasible".to_owned(),
+            reasons: binding
+                .iter()
+                .map(|constraint| constraint.explanation.clone())
+                .collect(),
+            candidates: excluded(out),
+            prediction: None,
+        },
+    }
+}

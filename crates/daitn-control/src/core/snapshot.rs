@@ -1,0 +1,155 @@
+//! The snapshot that gateways decide from: made whole whenever something in it changed.
+
+use crate::core::{
+    Core, Turn,
+    event::{Effect, Timer},
+};
+use daitn_messages::{
+    descriptor::{Body, Telemetry},
+    ids::{DeploymentId, EntityId, EntityKind},
+    learning::ModelVersion,
+    snapshot::{Replica, RoutedAgent, ServedModel, Snapshot},
+    units::UnixMillis,
+};
+use std::collections::BTreeMap;
+
+/// Whether there is something to publish, and the newest load of each entity.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SnapshotState {
+    changed: bool,
+    telemetry_waits: bool,
+    version: u64,
+    telemetry: BTreeMap<EntityId, Telemetry>,
+}
+
+impl SnapshotState {
+    /// Something changed that gateways must know at once.
+    pub(crate) fn changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// The time for changed load has come.
+    pub(crate) fn telemetry_due(&mut self) {
+        self.changed |= self.telemetry_waits;
+        self.telemetry_waits = false;
+    }
+}
+
+impl Core {
+    /// Takes the load of an entity: it is news for routing and for planning, and is not kept.
+    pub(super) fn take_telemetry(&mut self, turn: &mut Turn<'_>, telemetry: Telemetry) {
+        if telemetry.entity.kind == EntityKind::ModelHost && !self.snapshot.telemetry_waits {
+            self.snapshot.telemetry_waits = true;
+            turn.effect(Effect::Arm {
+                timer: Timer::Telemetry,
+                at: turn.now.plus(self.config.timing.telemetry_ms),
+            });
+        }
+        self.topology_telemetry(&telemetry);
+        self.snapshot
+            .telemetry
+            .insert(telemetry.entity.clone(), telemetry);
+    }
+
+    pub(super) fn forget_telemetry(&mut self, entity: &EntityId) {
+        self.snapshot.telemetry.remove(entity);
+    }
+
+    pub(super) fn publish_if_changed(&mut self, turn: &mut Turn<'_>) {
+        if std::mem::take(&mut self.snapshot.changed) {
+            // Rises also over a restart of the center: time is ahead of the number of changes.
+            self.snapshot.version = turn.now.0.max(self.snapshot.version + 1);
+            self.snapshot.telemetry_waits = false;
+            turn.effect(Effect::PublishSnapshot);
+        }
+    }
+
+    /// The snapshot as of now.
+    #[must_use]
+    pub fn snapshot(&self, now: UnixMillis) -> Snapshot {
+        Snapshot {
+            version: self.snapshot.version,
+            made_at: now,
+            models: self.served_models(),
+            agents: self.routed_agents(),
+            keys: self
+                .keys
+                .values()
+                .filter(|key| !key.revoked)
+                .map(|key| key.entry())
+                .collect(),
+        }
+    }
+
+    fn served_models(&self) -> Vec<ServedModel> {
+        let mut served: BTreeMap<ModelVersion, ServedModel> = BTreeMap::new();
+        // The version that became ready last answers where a query names none.
+        let mut newest: BTreeMap<&str, (Option<UnixMillis>, &DeploymentId, u32)> = BTreeMap::new();
+        for deployment in self.deployments.active() {
+            let Some(model) = self.models.get(&deployment.model) else {
+                continue;
+            };
+            let replicas: Vec<Replica> = deployment
+                .hosts
+                .iter()
+                .filter(|host| host.ready)
+                .map(|host| Replica {
+                    deployment: deployment.id.clone(),
+                    host: host.placement.entity.clone(),
+                    peer: self.nodes.peer(host.placement.node),
+                    telemetry: self.snapshot.telemetry.get(&host.placement.entity).cloned(),
+                })
+                .collect();
+            if replicas.is_empty() {
+                continue;
+            }
+            let candidate = (deployment.ready_at, &deployment.id, deployment.model.version);
+            let best = newest.entry(deployment.model.name.as_str()).or_insert(candidate);
+            *best = (*best).max(candidate);
+            let entry = served
+                .entry(deployment.model.clone())
+                .or_insert_with(|| ServedModel {
+                    model: deployment.model.clone(),
+                    default_version: false,
+                    organisation: deployment.organisation.clone(),
+                    spec: model.body.spec.clone(),
+                    weights: model.body.weights,
+                    replicas: Vec::new(),
+                });
+            entry.replicas.extend(replicas);
+        }
+        let is_newest = |model: &ModelVersion| {
+            newest
+                .get(model.name.as_str())
+                .is_some_and(|n| n.2 == model.version)
+        };
+        let mut models: Vec<ServedModel> = served.into_values().collect();
+        for model in &mut models {
+            model.default_version = is_newest(&model.model);
+        }
+        models
+    }
+
+    fn routed_agents(&self) -> Vec<RoutedAgent> {
+        let agents = self
+            .nodes
+            .with_kind(EntityKind::Agent)
+            .filter(|node| node.is_online());
+        let agents = agents.flat_map(|node| node.entities.iter().map(move |entity| (node, entity)));
+        agents
+            .filter_map(|(node, entity)| {
+                let held = self.descriptors.get(entity)?;
+                let Body::Agent(body) = &held.descriptor.body else {
+                    return None;
+                };
+                Some(RoutedAgent {
+                    agent: entity.clone(),
+                    peer: node.record.peer.clone(),
+                    card: body.card.clone(),
+                    streaming: body.streaming,
+                    node: node.record.node,
+                })
+            })
+            .collect()
+    }
+}

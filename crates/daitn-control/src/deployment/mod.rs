@@ -1,0 +1,336 @@
+//! The state machine of a deployment: so many replicas of one model version on hosts, kept up until it is stopped.
+//!
+//! A host whose node is gone too long is replaced; one that could not serve is asked again after a while. At no time
+//! are there more hosts than replicas that were asked for.
+
+use crate::{
+    core::{Decision, Nodes, OrderDraft, OrderKind},
+    entropy::Entropy,
+    limits::{SERVE_VALID_MS, Timing},
+};
+use daitn_messages::{
+    ids::{DeploymentId, EntityId, JobId, NodeId, OrderId, OrganisationId},
+    job::{Candidate, DeploymentPhase, DeploymentView},
+    learning::{ModelSpec, ModelVersion},
+    order::{Instruction, ServeOrder},
+    plan::Placement,
+    receipt::{Outcome, Receipt},
+    rejection::{Code, Rejection},
+    session::{ArtifactRef, Peer},
+    units::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+/// A deployment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Deployment {
+    pub(crate) id: DeploymentId,
+    pub(crate) organisation: OrganisationId,
+    pub(crate) model: ModelVersion,
+    pub(crate) job: Option<JobId>,
+    pub(crate) replicas: u32,
+    pub(crate) phase: DeploymentPhase,
+    pub(crate) created_at: UnixMillis,
+    /// When it first was ready.
+    pub(crate) ready_at: Option<UnixMillis>,
+    pub(crate) ended_at: Option<UnixMillis>,
+    /// Until when something must be served for the first time.
+    pub(crate) deadline: UnixMillis,
+    pub(crate) hosts: Vec<Host>,
+    /// Hosts that could not serve, until when they are not asked again, and why.
+    pub(crate) refused: Vec<(EntityId, UnixMillis, Rejection)>,
+    pub(crate) cause: Option<Rejection>,
+}
+
+/// A replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Host {
+    pub(crate) placement: Placement,
+    pub(crate) order: OrderId,
+    pub(crate) ready: bool,
+    pub(crate) since: UnixMillis,
+}
+
+/// What happens to a deployment.
+#[derive(Debug)]
+pub(crate) enum Input<'a> {
+    /// A host answered.
+    Receipt(&'a Receipt),
+    /// It began, a node came or went, or a deadline may have passed.
+    Review,
+    /// It is to end.
+    Stop(Rejection),
+}
+
+/// What a deployment wants.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Sign and send an order.
+    Order(Box<OrderDraft>),
+    /// End an order at its host.
+    Cancel(OrderId),
+    /// A node has the weights.
+    Holds(NodeId),
+    /// A decision was made.
+    Decide(Decision),
+}
+
+/// What a deployment may look at while it moves.
+pub(crate) struct Step<'a> {
+    pub(crate) now: UnixMillis,
+    pub(crate) timing: &'a Timing,
+    pub(crate) nodes: &'a Nodes,
+    /// Up to so many hosts that could serve, best first, without these.
+    pub(crate) find_hosts: &'a dyn Fn(usize, &[EntityId]) -> Vec<Placement>,
+    pub(crate) spec: &'a ModelSpec,
+    pub(crate) weights: ArtifactRef,
+    pub(crate) holders: Vec<Peer>,
+    pub(crate) gateways: Vec<NodeId>,
+    pub(crate) readers: Vec<NodeId>,
+    pub(crate) entropy: &'a mut Entropy,
+    pub(crate) out: Vec<Output>,
+}
+
+impl Deployment {
+    /// Whether nothing more will happen.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, DeploymentPhase::Stopped | DeploymentPhase::Failed)
+    }
+
+    pub(crate) fn n_ready(&self) -> usize {
+        self.hosts.iter().filter(|host| host.ready).count()
+    }
+
+    pub(crate) fn view(&self) -> DeploymentView {
+        let host = |host: &Host| (host.placement.entity.clone(), host.placement.node, host.ready);
+        DeploymentView {
+            id: self.id.clone(),
+            model: self.model.clone(),
+            phase: self.phase,
+            replicas: self.replicas,
+            hosts: self.hosts.iter().map(host).collect(),
+            cause: self.cause.clone(),
+        }
+    }
+
+    /// Moves the deployment.
+    pub(crate) fn take(&mut self, input: Input<'_>, step: &mut Step<'_>) {
+        if self.has_ended() {
+            return;
+        }
+        #[cfg(test)]
+        assert!(
+            self.model.name.as_str() != "panics-when-deployed",
+            "a deployment that a test lets panic"
+        );
+        match input {
+            Input::Receipt(receipt) => self.host_answered(receipt, step),
+            Input::Review => {}
+            Input::Stop(cause) => {
+                self.end(DeploymentPhase::Stopped, cause, step);
+                return;
+            }
+        }
+        self.drop_lost(step);
+        self.fill(step);
+        self.conclude(step);
+    }
+
+    fn host_answered(&mut self, receipt: &Receipt, step: &mut Step<'_>) {
+        let Some(index) = self.hosts.iter().position(|host| host.order == receipt.order) else {
+            return;
+        };
+        match &receipt.outcome {
+            Outcome::Serving => {
+                self.hosts[index].ready = true;
+                step.out.push(Output::Holds(receipt.node));
+            }
+            Outcome::Refused(rejection) => self.drop_host(index, rejection.clone(), step),
+            Outcome::Stopped => {
+                let message = "the host stopped serving by itself".to_owned();
+                self.drop_host(index, Rejection::new(Code::ModelUnavailable, message), step);
+            }
+            _ => {}
+        }
+    }
+
+    fn drop_host(&mut self, index: usize, why: Rejection, step: &mut Step<'_>) {
+        let host = self.hosts.remove(index);
+        step.out.push(Output::Cancel(host.order));
+        let until = step.now.plus(step.timing.host_again_ms);
+        self.refused.push((host.placement.entity, until, why));
+    }
+
+    /// Lets go of hosts that are gone too long, thrown out, or do not come to serve.
+    fn drop_lost(&mut self, step: &mut Step<'_>) {
+        let patience = placing_ms(step.timing, step.weights.bytes);
+        for index in (0..self.hosts.len()).rev() {
+            let host = &self.hosts[index];
+            let node = host.placement.node;
+            let gone_ms = step
+                .nodes
+                .offline_since(node)
+                .map_or(0, |since| step.now.since(since));
+            let why = if step.nodes.is_revoked(node) {
+                Some((
+                    Code::NotEnrolled,
+                    "its node was thrown out of the domain".to_owned(),
+                ))
+            } else if gone_ms >= step.timing.host_lost_ms && !step.nodes.is_online(node) {
+                Some((Code::NodeLost, format!("its node was gone for {gone_ms} ms")))
+            } else if !host.ready && step.now.since(host.since) >= patience {
+                Some((Code::DeadlinePassed, "it did not serve in time".to_owned()))
+            } else {
+                None
+            };
+            if let Some((code, message)) = why {
+                self.drop_host(index, Rejection::new(code, message), step);
+            }
+        }
+        let now = step.now;
+        self.refused.retain(|(_, until, _)| *until > now);
+    }
+
+    /// Places what is missing.
+    fn fill(&mut self, step: &mut Step<'_>) {
+        let n_missing = (self.replicas as usize).saturating_sub(self.hosts.len());
+        if n_missing == 0 {
+            return;
+        }
+        let taken = self.hosts.iter().map(|host| host.placement.entity.clone());
+        let refused = self.refused.iter().map(|(entity, ..)| entity.clone());
+        let excluded: Vec<EntityId> = taken.chain(refused).collect();
+        let found = (step.find_hosts)(n_missing, &excluded);
+        let fit = |p: &&Placement| !excluded.contains(&p.entity) && step.nodes.is_online(p.node);
+        let chosen: Vec<Placement> = found.iter().filter(fit).take(n_missing).cloned().collect();
+        if chosen.is_empty() {
+            return;
+        }
+        let candidates = chosen
+            .iter()
+            .map(|p| (p.entity.to_string(), true, "fits and is connected".to_owned()));
+        let refusals = self
+            .refused
+            .iter()
+            .map(|(entity, _, why)| (entity.to_string(), false, why.to_string()));
+        let candidates = candidates
+            .chain(refusals)
+            .map(|(name, chosen, reason)| Candidate {
+                name,
+                chosen,
+                reason,
+                policies: Vec::new(),
+            });
+        step.out.push(Output::Decide(Decision {
+            kind: "placement",
+            subject: self.id.to_string(),
+            outcome: format!(
+                "{} version {} on {} more hosts",
+                self.model.name,
+                self.model.version,
+                chosen.len()
+            ),
+            candidates: candidates.collect(),
+            ..Decision::default()
+        }));
+        for placement in chosen {
+            self.place(placement, step);
+        }
+    }
+
+    fn place(&mut self, placement: Placement, step: &mut Step<'_>) {
+        let order = OrderId::new(step.now.0, step.entropy.bytes());
+        step.out.push(Output::Order(Box::new(OrderDraft {
+            id: order.clone(),
+            kind: OrderKind::Serve,
+            epoch: 1,
+            node: placement.node,
+            terminal: placement.entity.clone(),
+            valid_ms: SERVE_VALID_MS,
+            instruction: Instruction::Serve(Box::new(ServeOrder {
+                deployment: self.id.clone(),
+                model: self.model.clone(),
+                spec: step.spec.clone(),
+                weights: step.weights,
+                holders: step
+                    .holders
+                    .iter()
+                    .filter(|peer| peer.node != placement.node)
+                    .cloned()
+                    .collect(),
+                gateways: step.gateways.clone(),
+                readers: step.readers.clone(),
+            })),
+        })));
+        self.hosts.push(Host {
+            placement,
+            order,
+            ready: false,
+            since: step.now,
+        });
+    }
+
+    fn conclude(&mut self, step: &mut Step<'_>) {
+        let n_ready = self.n_ready();
+        if n_ready >= self.replicas as usize {
+            self.phase = DeploymentPhase::Ready;
+            self.ready_at.get_or_insert(step.now);
+        } else if self.ready_at.is_some() || (n_ready > 0 && step.now >= self.deadline) {
+            self.phase = DeploymentPhase::Degraded;
+        } else if n_ready == 0 && step.now >= self.deadline {
+            let why: Vec<String> = self
+                .refused
+                .iter()
+                .map(|(entity, _, why)| format!("{entity}: {why}"))
+                .collect();
+            let message = if why.is_empty() {
+                "no host was there that could serve it".to_owned()
+            } else {
+                format!("no host could serve it ({})", why.join("; "))
+            };
+            self.end(
+                DeploymentPhase::Failed,
+                Rejection::new(Code::ModelUnavailable, message),
+                step,
+            );
+        }
+    }
+
+    pub(crate) fn end(&mut self, phase: DeploymentPhase, cause: Rejection, step: &mut Step<'_>) {
+        for host in self.hosts.drain(..) {
+            step.out.push(Output::Cancel(host.order));
+        }
+        self.phase = phase;
+        self.cause = Some(cause);
+        self.ended_at = Some(step.now);
+    }
+
+    /// When the deployment must be looked at again, if nothing happens before.
+    pub(crate) fn next_wake(&self, nodes: &Nodes, timing: &Timing, weights_bytes: u64) -> Option<UnixMillis> {
+        if self.has_ended() {
+            return None;
+        }
+        let lost = |host: &Host| {
+            let gone = nodes
+                .offline_since(host.placement.node)
+                .map(|since| since.plus(timing.host_lost_ms));
+            let late = (!host.ready).then(|| host.since.plus(placing_ms(timing, weights_bytes)));
+            gone.into_iter().chain(late).min()
+        };
+        let first = (self.phase == DeploymentPhase::Placing).then_some(self.deadline);
+        let is_short = self.hosts.len() < self.replicas as usize;
+        let again = self
+            .refused
+            .iter()
+            .filter(|_| is_short)
+            .map(|(_, until, _)| *until);
+        self.hosts.iter().filter_map(lost).chain(first).chain(again).min()
+    }
+}
+
+/// How long a host may take to serve.
+pub(crate) fn placing_ms(timing: &Timing, weights_bytes: u64) -> u64 {
+    timing
+        .deploying_ms
+        .saturating_add(Timing::transfer_ms(weights_bytes))
+}

@@ -1,0 +1,429 @@
+//! What is known to be true in a simulation, and the checks against it. Each names the failure of the list in main.rs.
+
+use crate::world::World;
+use daitn_control::{
+    Entropy,
+    core::{Core, Event, RequestId},
+};
+use daitn_messages::{
+    ids::{ArtifactId, EntityId, JobId, NodeId, OrderId, PlanId, TokenId},
+    job::{DeploymentPhase, DeploymentView, JobEvent, JobPhase, JobView},
+    leaf::LeafKind,
+    operation::{Answer, Operation, Principal},
+    order::{Instruction, WorkOrder},
+    plan::Plan,
+    receipt::Outcome,
+    rejection::Code,
+    request::Search,
+    units::UnixMillis,
+};
+use daitn_store::Family;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the world knows apart from the center.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) tokens: BTreeSet<TokenId>,
+    pub(crate) enrolled: BTreeSet<NodeId>,
+    pub(crate) attached: BTreeSet<EntityId>,
+    pub(crate) plans: BTreeMap<PlanId, Plan>,
+    /// Jobs that a client was told of, by client.
+    pub(crate) jobs: BTreeMap<usize, JobId>,
+    pub(crate) job_of_plan: BTreeMap<PlanId, JobId>,
+    pub(crate) orders: BTreeSet<OrderId>,
+    /// Contents of conductors' states: cycles done and weights.
+    pub(crate) states: BTreeMap<ArtifactId, (u32, ArtifactId)>,
+    /// From which weights, in which cycle, weights follow.
+    pub(crate) parents: BTreeMap<ArtifactId, (u32, ArtifactId)>,
+    /// Units that found the target reached, by weights.
+    pub(crate) reached: BTreeMap<ArtifactId, BTreeSet<NodeId>>,
+    pub(crate) ended: BTreeMap<JobId, JobPhase>,
+}
+
+impl Truth {
+    pub(crate) fn planned(&mut self, plan: &Plan) {
+        self.plans.insert(plan.id.clone(), plan.clone());
+    }
+
+    pub(crate) fn accepted(&mut self, client: usize, view: &JobView) {
+        let before = self.jobs.insert(client, view.id.clone());
+        assert!(
+            before.is_none_or(|before| before == view.id),
+            "failure 4: one key, two jobs"
+        );
+        let before = self.job_of_plan.insert(view.plan.id.clone(), view.id.clone());
+        assert!(
+            before.is_none_or(|before| before == view.id),
+            "failure 4: one plan, two jobs"
+        );
+    }
+
+    pub(crate) fn order_taken(&mut self, order: &WorkOrder) {
+        if let Instruction::Train(train) = &order.instruction {
+            assert!(
+                train.position < train.context.cohort,
+                "a place beyond the plan's sites"
+            );
+        }
+        self.orders.insert(order.id.clone());
+    }
+
+    pub(crate) fn reported(&mut self, node: NodeId, outcome: &Outcome) {
+        if let Outcome::Verified(report) = outcome
+            && report.reached
+        {
+            self.reached.entry(report.weights).or_default().insert(node);
+        }
+    }
+
+    pub(crate) fn saw_event(&mut self, job: &JobId, event: &JobEvent) {
+        if let JobEvent::Phase { phase, .. } = event {
+            let before = self.ended.get(job);
+            assert!(
+                before.is_none(),
+                "job {job} ended as {before:?} and then became {phase:?}"
+            );
+            if phase.is_terminal() {
+                self.ended.insert(job.clone(), *phase);
+            }
+        }
+    }
+}
+
+/// Asks a core without changing it for good: its answers to questions that change nothing.
+fn ask(core: &mut Core, admin: &Principal, operation: Operation, now: u64) -> Answer {
+    let mut entropy = Entropy::new([9; 32]);
+    let event = Event::Operation {
+        request: RequestId(u64::MAX),
+        principal: admin.clone(),
+        operation: Box::new(operation),
+    };
+    let transition = core.handle(event, UnixMillis(now), &mut entropy);
+    assert!(transition.batch.is_empty(), "a question changed something");
+    let effect = transition
+        .effects
+        .into_iter()
+        .next()
+        .expect("a question is answered");
+    let daitn_control::core::Effect::Reply { result, .. } = effect else {
+        panic!("not an answer: {effect:?}")
+    };
+    result.unwrap()
+}
+
+/// Everything of a core's state that its records must make again, as text.
+fn digest(core: &mut Core, admin: &Principal, now: u64) -> String {
+    let mut parts = Vec::new();
+    let Answer::Jobs(jobs) = ask(core, admin, Operation::ListJobs, now) else {
+        panic!()
+    };
+    for job in &jobs {
+        parts.push(format!(
+            "{:?}",
+            ask(core, admin, Operation::GetJob(job.id.clone()), now)
+        ));
+    }
+    parts.push(format!("{:?}", ask(core, admin, Operation::ListDeployments, now)));
+    parts.push(format!("{:?}", ask(core, admin, Operation::ListTokens, now)));
+    parts.push(format!("{:?}", ask(core, admin, Operation::ListKeys, now)));
+    parts.push(format!("{:?}", ask(core, admin, Operation::GetPolicy, now)));
+    let Answer::Nodes(mut nodes) = ask(core, admin, Operation::ListNodes, now) else {
+        panic!()
+    };
+    nodes.iter_mut().for_each(|node| node.online = false);
+    parts.push(format!("{nodes:?}"));
+    let everything = Search {
+        limit: 1_000,
+        ..Search::default()
+    };
+    let Answer::Hits(mut hits) = ask(core, admin, Operation::Search(everything), now) else {
+        panic!()
+    };
+    hits.hits.iter_mut().for_each(|hit| hit.online = false);
+    parts.push(format!("{hits:?}"));
+    let Answer::Status(mut status) = ask(core, admin, Operation::Status, now) else {
+        panic!()
+    };
+    status.nodes_online = 0;
+    parts.push(format!("{status:?}"));
+    let sizes = core.sizes();
+    parts.push(format!(
+        "{:?}",
+        sizes
+            .iter()
+            .filter(|(name, _)| *name != "policies parsed")
+            .collect::<Vec<_>>()
+    ));
+    parts.join("\n")
+}
+
+impl World {
+    fn ask(&mut self, operation: Operation) -> Answer {
+        let (admin, now) = (self.admin.clone(), self.now);
+        ask(self.center.core.as_mut().unwrap(), &admin, operation, now)
+    }
+
+    /// Failure 10.
+    pub(crate) fn compare_with_records(&mut self) {
+        let Some(core) = self.center.core.as_mut() else {
+            return;
+        };
+        let (records, config) = (self.center.disk.records(), self.center.config.clone());
+        let mut restored = Core::restore(config, &records, UnixMillis(self.now)).unwrap();
+        let live = digest(core, &self.admin, self.now);
+        let again = digest(&mut restored, &self.admin, self.now);
+        if live != again {
+            let differ = live.lines().zip(again.lines()).find(|(a, b)| a != b);
+            panic!("failure 10: memory and records differ:\n{differ:#?}");
+        }
+    }
+
+    fn views(&mut self) -> Vec<JobView> {
+        let Answer::Jobs(jobs) = self.ask(Operation::ListJobs) else {
+            panic!()
+        };
+        let view = |world: &mut Self, id: JobId| match world.ask(Operation::GetJob(id)) {
+            Answer::Job(view) => *view,
+            other => panic!("{other:?}"),
+        };
+        jobs.into_iter().map(|job| view(self, job.id)).collect()
+    }
+
+    fn deployments(&mut self) -> Vec<DeploymentView> {
+        let Answer::Deployments(deployments) = self.ask(Operation::ListDeployments) else {
+            panic!()
+        };
+        deployments
+    }
+
+    /// After every event: what must hold at all times.
+    pub(crate) fn check_core(&mut self) {
+        if self.center.core.is_none() || self.nodes.len() > 1_000 {
+            return;
+        }
+        for deployment in self.deployments() {
+            let n_ready = deployment.hosts.iter().filter(|(_, _, ready)| *ready).count();
+            assert!(
+                deployment.hosts.len() <= deployment.replicas as usize,
+                "failure 7: {deployment:?}"
+            );
+            assert!(deployment.phase != DeploymentPhase::Ready || n_ready == deployment.replicas as usize);
+        }
+    }
+
+    /// Whether every process has come to rest.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        let clients_done = self
+            .clients
+            .iter()
+            .all(|client| client.job.is_some() || client.gave_up);
+        if !clients_done {
+            return false;
+        }
+        let Answer::Status(status) = self.ask(Operation::Status) else {
+            panic!()
+        };
+        if status.jobs_active > 0 {
+            return false;
+        }
+        self.deployments()
+            .iter()
+            .all(|d| d.phase != DeploymentPhase::Placing)
+    }
+
+    /// Checks everything at the end and gives the hash of the run.
+    pub(crate) fn verdict(&mut self) -> String {
+        self.compare_with_records();
+        let views = self.views();
+        for view in &views {
+            self.check_job(view);
+        }
+        for deployment in self.deployments() {
+            assert_ne!(
+                deployment.phase,
+                DeploymentPhase::Placing,
+                "failure 1: {deployment:?}"
+            );
+            let ended = matches!(
+                deployment.phase,
+                DeploymentPhase::Failed | DeploymentPhase::Stopped
+            );
+            assert_eq!(ended, deployment.cause.is_some(), "failure 2: {deployment:?}");
+        }
+        self.check_acknowledged(&views);
+        self.check_leaves();
+        self.check_sizes();
+        self.trace.update(format!("{views:?}").as_bytes());
+        self.trace.finalize().to_string()
+    }
+
+    fn check_job(&self, view: &JobView) {
+        assert!(
+            view.phase.is_terminal(),
+            "failure 1: job {} is {:?} at the horizon",
+            view.id,
+            view.phase
+        );
+        assert!(view.ended_at.is_some());
+        match (&view.cause, view.phase) {
+            (None, JobPhase::Succeeded) => {}
+            (Some(cause), phase) if phase != JobPhase::Succeeded => {
+                assert!(cause.message.len() > 10, "failure 2: {cause}");
+                assert_ne!(cause.code, Code::Internal, "failure 11: {cause}");
+            }
+            (cause, phase) => panic!("failure 2: {phase:?} with cause {cause:?}"),
+        }
+        let refused: BTreeSet<&EntityId> = view
+            .left_out
+            .iter()
+            .filter(|out| out.cycle.is_none())
+            .map(|out| &out.dataset)
+            .collect();
+        let mut before: Option<ArtifactId> = None;
+        for cycle in &view.cycles {
+            let n_sites = cycle.n_sites as usize;
+            assert!(
+                n_sites <= view.plan.sites.len() - refused.len(),
+                "failure 5: {cycle:?}, refused {refused:?}"
+            );
+            assert!(cycle.n_sites >= view.plan.quorum, "failure 5: {cycle:?}");
+            let (number, parent) = self.truth.parents[&cycle.global];
+            assert_eq!(number, cycle.cycle, "failure 6: {cycle:?}");
+            if let Some(before) = before {
+                assert_eq!(
+                    parent, before,
+                    "failure 6: cycle {} does not follow from the one before",
+                    cycle.cycle
+                );
+            }
+            before = Some(cycle.global);
+        }
+        if let Some(model) = &view.model {
+            assert_eq!(
+                view.cycles.len(),
+                view.plan.rounds as usize,
+                "a model without all its cycles"
+            );
+            let weights = before.unwrap();
+            let reached = self.truth.reached.get(&weights).map_or(0, BTreeSet::len);
+            assert!(
+                reached >= view.plan.request.verification.required as usize,
+                "failure 8: {model:?}"
+            );
+            let reports = view
+                .reports
+                .iter()
+                .filter(|(_, report)| report.reached && report.weights == weights);
+            assert!(
+                reports.count() >= view.plan.request.verification.required as usize,
+                "failure 8: {model:?}"
+            );
+        }
+        assert_eq!(
+            view.phase == JobPhase::Succeeded,
+            view.model.is_some() && view.cause.is_none()
+        );
+    }
+
+    /// Failure 3.
+    fn check_acknowledged(&mut self, views: &[JobView]) {
+        for (client, job) in &self.truth.jobs {
+            assert!(
+                views.iter().any(|view| view.id == *job),
+                "failure 3: job {job} of client {client} is gone"
+            );
+        }
+        let of_client: BTreeMap<String, usize> = views.iter().fold(BTreeMap::new(), |mut counts, view| {
+            *counts.entry(view.plan.request.model.to_string()).or_default() += 1;
+            counts
+        });
+        // A client whose acknowledgement was lost asked again with its key: still one job.
+        assert!(
+            of_client.values().all(|count| *count == 1),
+            "failure 4: {of_client:?}"
+        );
+        let Answer::Tokens(tokens) = self.ask(Operation::ListTokens) else {
+            panic!()
+        };
+        for token in &self.truth.tokens {
+            assert!(
+                tokens.iter().any(|view| view.token == *token),
+                "failure 3: token {token}"
+            );
+        }
+        let disk = &self.center.disk;
+        for node in &self.truth.enrolled {
+            assert!(
+                disk.has(Family::Nodes, &node.to_string()),
+                "failure 3: node {node}"
+            );
+        }
+        for entity in &self.truth.attached {
+            assert!(
+                disk.has(Family::Descriptors, &entity.to_string()),
+                "failure 3: descriptor {entity}"
+            );
+        }
+    }
+
+    /// The other half of failure 9: no leaf without what it witnesses, and one leaf for each receipt.
+    fn check_leaves(&self) {
+        let disk = &self.center.disk;
+        let of_kind = |kind: LeafKind| disk.leaves.iter().filter(move |leaf| leaf.kind == kind);
+        for leaf in of_kind(LeafKind::Enrolment) {
+            assert!(disk.has(Family::Nodes, &leaf.subject), "failure 9: {leaf:?}");
+        }
+        for leaf in of_kind(LeafKind::JobEnd) {
+            assert!(disk.has(Family::Jobs, &leaf.subject), "failure 9: {leaf:?}");
+        }
+        assert_eq!(
+            of_kind(LeafKind::JobEnd).count(),
+            disk.len(Family::Jobs),
+            "failure 9: ends of jobs"
+        );
+        assert_eq!(
+            of_kind(LeafKind::Plan).count(),
+            disk.len(Family::Jobs),
+            "failure 9: accepted plans"
+        );
+        let mut receipts = BTreeSet::new();
+        for leaf in of_kind(LeafKind::Receipt).chain(of_kind(LeafKind::Report)) {
+            assert!(
+                receipts.insert(leaf.hash),
+                "failure 9: a receipt has two leaves: {leaf:?}"
+            );
+        }
+    }
+
+    /// Failure 12.
+    fn check_sizes(&self) {
+        let n_nodes = self.nodes.len();
+        let largest = &self.center.largest;
+        let bounds = [
+            ("plans waiting", 256),
+            ("jobs", 300),
+            ("idempotency keys", self.clients.len()),
+            ("nodes", n_nodes),
+            // Train, again for each conductor, and the ends of all of them.
+            ("orders", self.clients.len() * (n_nodes + 10) * 2 * 17),
+        ];
+        for (name, bound) in bounds {
+            let size = largest.get(name).copied().unwrap_or(0);
+            assert!(size <= bound, "failure 12: {size} {name}");
+        }
+    }
+
+    pub(crate) fn assert_all_succeeded(&mut self) {
+        for view in self.views() {
+            assert_eq!(view.phase, JobPhase::Succeeded, "{:?}", view.cause);
+        }
+        assert_eq!(
+            self.truth.jobs.len(),
+            self.clients.len(),
+            "a client was never served"
+        );
+        for deployment in self.deployments() {
+            assert_eq!(deployment.phase, DeploymentPhase::Ready, "{deployment:?}");
+        }
+    }
+}

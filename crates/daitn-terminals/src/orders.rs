@@ -143,7 +143,8 @@ impl Orders {
         if let Some(known) = inner.decided.get(&order.id) {
             return Ok(Examined::Known(known.clone()));
         }
-        if let Some(process) = process(&order) {
+        let stops = matches!(order.instruction, Instruction::Stop { .. });
+        if let Some(process) = process(&order).filter(|_| !stops) {
             let fence = inner
                 .fences
                 .get(&(process, order.terminal.clone()))
@@ -154,7 +155,7 @@ impl Orders {
                 return Err(Rejection::new(Code::StaleEpoch, message));
             }
         }
-        if !matches!(order.instruction, Instruction::Stop { .. }) {
+        if !stops {
             check_time(&order, now)?;
         }
         check_bounds(&order.instruction)?;

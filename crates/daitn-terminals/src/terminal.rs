@@ -60,9 +60,11 @@ impl Terminal {
     pub(crate) async fn open(options: TerminalOptions, state: &Path) -> Result<Self, Rejection> {
         let state = state.to_owned();
         Ok(match options {
-            TerminalOptions::Dataset(options) => {
-                Self::Dataset(crate::durable::blocking(move || Dataset::open(*options, &state)).await.map(Box::new)?)
-            }
+            TerminalOptions::Dataset(options) => Self::Dataset(
+                crate::durable::blocking(move || Dataset::open(*options, &state))
+                    .await
+                    .map(Box::new)?,
+            ),
             TerminalOptions::Verifier(options) => {
                 Self::Verifier(crate::durable::blocking(move || Verifier::open(options)).await?)
             }

@@ -184,24 +184,22 @@ impl Field {
         if node == self.shared.node {
             return Ok(crate::sessions::train(&self.shared, node, &step).await);
         }
-        let unreachable =
-            |cause: String| Rejection::new(Code::NodeLost, format!("node {}: {cause}", node.short()));
         let connection = self
             .shared
             .endpoint
             .connection_to(node, DATA_ALPN, PEER_DIAL_WITHIN)
             .await;
-        let connection = connection.map_err(|error| unreachable(error.to_string()))?;
+        let connection = connection.map_err(|error| gone(node, &error))?;
         let request = SessionRequest::Train(step);
         let reply = connection
             .request(&request, SESSION_HEADER_BYTES_MAX, self.within)
             .await;
-        reply.map_err(|error| unreachable(error.to_string()))
+        reply.map_err(|error| gone(node, &error))
     }
 
     async fn take(self: &Arc<Self>, step: Step) -> Result<(), Rejection> {
         let node = self.conduct.plan.sites[step.site as usize].node;
-        self.fetch(step.output, node).await?;
+        self.fetch_while_connected(step.output, node).await?;
         let field = self.clone();
         blocking(move || {
             let reader = field
@@ -215,7 +213,7 @@ impl Field {
     }
 
     async fn take_control(self: &Arc<Self>, control: ArtifactRef, node: NodeId) -> Result<(), Rejection> {
-        self.fetch(control, node).await?;
+        self.fetch_while_connected(control, node).await?;
         let field = self.clone();
         blocking(move || {
             let reader = field
@@ -228,6 +226,23 @@ impl Field {
         .await
     }
 
+    /// Fetches from a site for as long as it is there: the round does not wait for one that has gone.
+    async fn fetch_while_connected(&self, artifact: ArtifactRef, node: NodeId) -> Result<(), Rejection> {
+        if node == self.shared.node || self.shared.store.has(artifact.id) {
+            return self.fetch(artifact, node).await;
+        }
+        let connection = self
+            .shared
+            .endpoint
+            .connection_to(node, DATA_ALPN, PEER_DIAL_WITHIN)
+            .await;
+        let connection = connection.map_err(|error| gone(node, &error))?;
+        tokio::select! {
+            fetched = self.fetch(artifact, node) => fetched,
+            error = connection.closed() => Err(gone(node, &error)),
+        }
+    }
+
     async fn fetch(&self, artifact: ArtifactRef, node: NodeId) -> Result<(), Rejection> {
         let holders: Vec<Peer> = self.peers.get(&node).cloned().into_iter().collect();
         let moved = self
@@ -237,6 +252,11 @@ impl Field {
         self.bytes_moved.fetch_add(moved, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// The site cannot be reached: told with a code of its own, so that it is looked for and not asked until it is found.
+fn gone(node: NodeId, error: &dyn std::fmt::Display) -> Rejection {
+    Rejection::new(Code::NodeLost, format!("node {}: {error}", node.short()))
 }
 
 /// Where a refusal of a site lies: these codes a dataset terminal uses for what it was to begin from, and for nothing

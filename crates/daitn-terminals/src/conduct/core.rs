@@ -417,8 +417,12 @@ impl Core {
         match result {
             Ok(()) => kept.iter_mut().last().expect("what is looked at is kept").held = true,
             Err(reason) => {
-                let bad = kept.pop().expect("what is looked at is kept");
-                self.left_out.insert(bad.step.site, reason);
+                let site = kept.pop().expect("what is looked at is kept").step.site;
+                if reason.code == Code::NodeLost {
+                    self.roster.lost(site, reason.clone());
+                    effects.push(Effect::Watch { site });
+                }
+                self.left_out.insert(site, reason);
             }
         }
         self.go_on(chain, effects);

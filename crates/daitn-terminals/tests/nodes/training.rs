@@ -1,7 +1,6 @@
 //! Whole jobs between real nodes, held against the same training as a plain loop.
 
-mod lab;
-
+use crate::lab::*;
 use daitn_engine::LocalRule;
 use daitn_messages::{
     ids::ArtifactId,
@@ -9,7 +8,6 @@ use daitn_messages::{
     order::{Instruction, VerifyOrder},
     receipt::Outcome,
 };
-use lab::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rounds_give_what_a_plain_loop_gives_bit_for_bit() {
@@ -34,8 +32,15 @@ async fn rounds_give_what_a_plain_loop_gives_bit_for_bit() {
     assert_eq!(done.weights, weights_of(&global));
     assert_eq!(done.cycles, 6);
     let cycles = lab.cycles(&order);
-    assert_eq!(cycles.iter().map(|report| report.cycle).collect::<Vec<_>>(), (0..6).collect::<Vec<_>>());
-    assert!(cycles.iter().all(|report| report.contributions.len() == 3 && report.left_out.is_empty()));
+    assert_eq!(
+        cycles.iter().map(|report| report.cycle).collect::<Vec<_>>(),
+        (0..6).collect::<Vec<_>>()
+    );
+    assert!(
+        cycles
+            .iter()
+            .all(|report| report.contributions.len() == 3 && report.left_out.is_empty())
+    );
     assert!(cycles[5].loss < cycles[0].loss);
 
     // The same job again, as another job: the same model.
@@ -51,7 +56,12 @@ async fn rounds_give_what_a_plain_loop_gives_bit_for_bit() {
         target: 0.8,
         readers: Vec::new(),
     };
-    let verify = lab.work_order(unit.id(), &unit.entities[0], None, Instruction::Verify(Box::new(verify)));
+    let verify = lab.work_order(
+        unit.id(),
+        &unit.entities[0],
+        None,
+        Instruction::Verify(Box::new(verify)),
+    );
     lab.order(&verify).await;
     let report = lab.outcome(&verify.id, "verification", |outcome| match outcome {
         Outcome::Verified(report) => Some((**report).clone()),
@@ -78,20 +88,32 @@ async fn an_itinerary_carries_the_weights_from_site_to_site() {
     let mut travelling = initial();
     for cycle in 0..3 {
         for site in [2, 0, 1] {
-            travelling = local_step(&travelling, &tables[site as usize], cycle, site, LocalRule::Plain).parameters;
+            travelling =
+                local_step(&travelling, &tables[site as usize], cycle, site, LocalRule::Plain).parameters;
         }
     }
     assert_eq!(done.weights, weights_of(&travelling));
-    assert!(lab.cycles(&order).iter().all(|report| report.contributions.len() == 3));
+    assert!(
+        lab.cycles(&order)
+            .iter()
+            .all(|report| report.contributions.len() == 3)
+    );
     // Sites 0 and 1 had the weights from another site: the conductor has sent them to the first of each cycle only.
     let sent = conductor.endpoint.metrics().artifact_bytes_sent_total;
     assert_eq!(sent, 3 * done.weights.bytes);
     assert!(nodes[2].endpoint.metrics().artifact_bytes_sent_total >= 3 * done.weights.bytes);
     // Another order each cycle, if the plan says so, and still the same model for the same seed.
-    let shuffled = Job { id: lab.job(), shuffle: true, ..job };
+    let shuffled = Job {
+        id: lab.job(),
+        shuffle: true,
+        ..job
+    };
     let first = shuffled.run().await.1.weights;
     assert_ne!(first, done.weights);
-    let again = Job { id: lab.job(), ..shuffled };
+    let again = Job {
+        id: lab.job(),
+        ..shuffled
+    };
     assert_eq!(again.run().await.1.weights, first);
 }
 
@@ -132,10 +154,17 @@ async fn scaffold_keeps_its_variates_at_the_sites() {
 async fn several_terminals_of_one_node_work_together() {
     let lab = Lab::new().await;
     let paths = [0, 1].map(|i| digits(lab.directory.path(), &format!("{i}.csv"), i, 2, 300));
-    let terminals =
-        vec![dataset("one", &paths[0], PERMIT_RESEARCH), dataset("two", &paths[1], PERMIT_RESEARCH), aggregator()];
+    let terminals = vec![
+        dataset("one", &paths[0], PERMIT_RESEARCH),
+        dataset("two", &paths[1], PERMIT_RESEARCH),
+        aggregator(),
+    ];
     let node = lab.node(1, "st-mary", terminals).await;
-    let site = |i: usize| SiteAt { dataset: node.entities[i].clone(), peer: node.peer(), records: 300 };
+    let site = |i: usize| SiteAt {
+        dataset: node.entities[i].clone(),
+        peer: node.peer(),
+        records: 300,
+    };
     let mut job = Job::rounds(&lab, vec![site(0), site(1)], &node, 2);
     job.conductor.0 = node.entities[2].clone();
     let (_, done) = job.run().await;

@@ -1,0 +1,15 @@
+//! Whole nodes against each other, over real endpoints.
+
+mod lab;
+
+mod training;
+
+mod orders;
+
+mod hostile;
+
+mod restarts;
+
+mod serving;
+
+mod agents;

@@ -40,7 +40,12 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// If arguments do not fit each other.
-    fn evaluate(&self, spec: &ModelSpec, parameters: &[f32], table: &Table) -> Result<Evaluation, EngineError>;
+    fn evaluate(
+        &self,
+        spec: &ModelSpec,
+        parameters: &[f32],
+        table: &Table,
+    ) -> Result<Evaluation, EngineError>;
 
     /// A model in memory, ready to answer.
     ///
@@ -216,7 +221,7 @@ impl EngineError {
             Self::ParameterCount { .. } | Self::ParameterNotFinite { .. } => Code::UpdateRefused,
             Self::TableMismatch { .. } | Self::NoRows | Self::Diverged { .. } | Self::Judged(_) => {
                 Code::DataUnusable
-            },
+            }
             Self::Stopped { .. } => Code::Stopped,
             Self::Inputs { .. } => Code::BadTensor,
             Self::Framework(_) => Code::Internal,
@@ -228,12 +233,16 @@ impl EngineError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Spec(_) | Self::Training(_) => "correct the field that is named and ask again",
-            Self::Layout(_) | Self::ExampleTooLarge { .. } => "use fewer or narrower layers, or smaller images",
+            Self::Layout(_) | Self::ExampleTooLarge { .. } => {
+                "use fewer or narrower layers, or smaller images"
+            }
             Self::ParameterCount { .. } => "use weights that were made for this specification",
             Self::ParameterNotFinite { .. } => "start again from the last good weights",
             Self::TableMismatch { .. } => "read the data with the specification of this model",
             Self::NoRows => "use a file that has at least one row of data",
-            Self::Diverged { .. } => "lower the learning rate, or declare a scale that brings inputs near 0 to 1",
+            Self::Diverged { .. } => {
+                "lower the learning rate, or declare a scale that brings inputs near 0 to 1"
+            }
             Self::Stopped { .. } => "nothing: it was asked for",
             Self::Judged(_) => "check the units of the data against those that the model was trained on",
             Self::Inputs { .. } => "send rows with one finite number for each feature, in the model's order",

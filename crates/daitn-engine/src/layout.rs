@@ -53,13 +53,18 @@ impl TensorSpec {
     /// A tensor's name and shape.
     #[must_use]
     pub fn new(name: impl Into<String>, shape: &[usize]) -> Self {
-        Self { name: name.into(), shape: shape.to_vec() }
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+        }
     }
 
     /// The product of the sizes; `None` if it does not fit.
     #[must_use]
     pub fn n_elements(&self) -> Option<usize> {
-        self.shape.iter().try_fold(1_usize, |n, size| n.checked_mul(*size))
+        self.shape
+            .iter()
+            .try_fold(1_usize, |n, size| n.checked_mul(*size))
     }
 }
 
@@ -85,10 +90,14 @@ impl Layout {
         let mut end = 0_usize;
         for (index, tensor) in tensors.iter().enumerate() {
             if !is_name(&tensor.name) {
-                return Err(LayoutError::Name { name: tensor.name.chars().take(80).collect() });
+                return Err(LayoutError::Name {
+                    name: tensor.name.chars().take(80).collect(),
+                });
             }
             if index > 0 && tensors[index - 1].name == tensor.name {
-                return Err(LayoutError::Duplicate { name: tensor.name.clone() });
+                return Err(LayoutError::Duplicate {
+                    name: tensor.name.clone(),
+                });
             }
             end = tensor
                 .n_elements()
@@ -105,7 +114,12 @@ impl Layout {
     /// # Errors
     /// The first bound that is not kept.
     pub fn vectors(vectors: &[(&str, usize)]) -> Result<Self, LayoutError> {
-        Self::new(vectors.iter().map(|(name, n)| TensorSpec::new(*name, &[*n])).collect())
+        Self::new(
+            vectors
+                .iter()
+                .map(|(name, n)| TensorSpec::new(*name, &[*n]))
+                .collect(),
+        )
     }
 
     /// This layout with further vectors in the same file.
@@ -140,20 +154,26 @@ impl Layout {
     /// Where the tensor of this name lies in the flat vector.
     #[must_use]
     pub fn range_of(&self, name: &str) -> Option<Range<usize>> {
-        let index = self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok()?;
+        let index = self
+            .tensors
+            .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
+            .ok()?;
         Some(self.range(index))
     }
 
     /// Which tensor the element at `position` of the flat vector belongs to.
     #[must_use]
     pub fn tensor_at(&self, position: usize) -> Option<&TensorSpec> {
-        self.tensors.get(self.ends.partition_point(|end| *end <= position))
+        self.tensors
+            .get(self.ends.partition_point(|end| *end <= position))
     }
 }
 
 fn is_name(name: &str) -> bool {
     (1..=TENSOR_NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 #[cfg(test)]
@@ -176,11 +196,23 @@ mod tests {
     fn every_bound_is_kept() {
         let refused = |tensors| Layout::new(tensors).unwrap_err();
         assert_eq!(refused(vec![]), LayoutError::Count { found: 0 });
-        assert!(matches!(refused(vec![TensorSpec::new("A b", &[1])]), LayoutError::Name { .. }));
-        assert!(matches!(refused(vec![TensorSpec::new("", &[1])]), LayoutError::Name { .. }));
+        assert!(matches!(
+            refused(vec![TensorSpec::new("A b", &[1])]),
+            LayoutError::Name { .. }
+        ));
+        assert!(matches!(
+            refused(vec![TensorSpec::new("", &[1])]),
+            LayoutError::Name { .. }
+        ));
         let twice = vec![TensorSpec::new("a", &[1]), TensorSpec::new("a", &[2])];
         assert!(matches!(refused(twice), LayoutError::Duplicate { .. }));
-        assert_eq!(refused(vec![TensorSpec::new("a", &[usize::MAX, 2])]), LayoutError::TooLarge);
-        assert_eq!(refused(vec![TensorSpec::new("a", &[1 << 33])]), LayoutError::TooLarge);
+        assert_eq!(
+            refused(vec![TensorSpec::new("a", &[usize::MAX, 2])]),
+            LayoutError::TooLarge
+        );
+        assert_eq!(
+            refused(vec![TensorSpec::new("a", &[1 << 33])]),
+            LayoutError::TooLarge
+        );
     }
 }

@@ -13,8 +13,15 @@ pub mod builtin;
 pub mod data;
 pub mod weights;
 
-pub use engine::{
-    Engine, EngineError, Loaded, LocalRule, Outputs, Progress, Report, TrainOutcome, Work,
-};
-pub use layout::{Layout, LayoutError, TensorSpec};
+pub use engine::{Engine, EngineError, Loaded, LocalRule, Outputs, Progress, Report, TrainOutcome, Work};
+pub use layout::{ELEMENTS_MAX, Layout, LayoutError, TENSOR_NAME_BYTES_MAX, TENSORS_MAX, TensorSpec};
 pub use table::{Table, TableError, Targets};
+
+/// Nearest `f32`, ties to even; infinity beyond its range.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounding is the purpose; callers check that the result is finite"
+)]
+fn nearest_f32(value: f64) -> f32 {
+    value as f32
+}

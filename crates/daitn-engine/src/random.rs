@@ -22,6 +22,10 @@ mod tests {
         let first = |purpose, seed, index: &[u8]| generator(purpose, seed, index).next_u64();
         let base = first("a", 1, b"x");
         assert_eq!(base, first("a", 1, b"x"));
-        assert!([first("b", 1, b"x"), first("a", 2, b"x"), first("a", 1, b"y")].iter().all(|d| *d != base));
+        assert!(
+            [first("b", 1, b"x"), first("a", 2, b"x"), first("a", 1, b"y")]
+                .iter()
+                .all(|d| *d != base)
+        );
     }
 }

@@ -84,12 +84,18 @@ impl Table {
             });
         }
         if let Some(position) = features.iter().position(|x| !x.is_finite()) {
-            return Err(TableError::NotFinite { row: position / n_features });
+            return Err(TableError::NotFinite {
+                row: position / n_features,
+            });
         }
         match &targets {
             Targets::Classes { labels, n_classes } => {
                 if let Some(row) = labels.iter().position(|class| *class as usize >= *n_classes) {
-                    return Err(TableError::Class { row, class: labels[row], n_classes: *n_classes });
+                    return Err(TableError::Class {
+                        row,
+                        class: labels[row],
+                        n_classes: *n_classes,
+                    });
                 }
             }
             Targets::Values(values) => {
@@ -98,7 +104,11 @@ impl Table {
                 }
             }
         }
-        Ok(Self { n_features, features, targets })
+        Ok(Self {
+            n_features,
+            features,
+            targets,
+        })
     }
 
     /// How many rows there are.
@@ -160,7 +170,11 @@ impl Table {
             },
             Targets::Values(values) => Targets::Values(rows.iter().map(|row| values[*row]).collect()),
         };
-        Self { n_features: self.n_features, features, targets }
+        Self {
+            n_features: self.n_features,
+            features,
+            targets,
+        }
     }
 }
 
@@ -170,11 +184,23 @@ mod tests {
 
     #[test]
     fn a_table_is_whole_and_finite_or_refused() {
-        let classes = |labels: &[u32]| Targets::Classes { labels: labels.to_vec(), n_classes: 2 };
+        let classes = |labels: &[u32]| Targets::Classes {
+            labels: labels.to_vec(),
+            n_classes: 2,
+        };
         assert!(Table::new(2, vec![1.0, 2.0, 3.0, 4.0], classes(&[0, 1])).is_ok());
-        assert!(matches!(Table::new(2, vec![1.0; 3], classes(&[0, 1])), Err(TableError::Lengths { .. })));
-        assert!(matches!(Table::new(0, vec![], classes(&[])), Err(TableError::Lengths { .. })));
-        assert!(matches!(Table::new(1, vec![1.0; 2], classes(&[0, 2])), Err(TableError::Class { row: 1, .. })));
+        assert!(matches!(
+            Table::new(2, vec![1.0; 3], classes(&[0, 1])),
+            Err(TableError::Lengths { .. })
+        ));
+        assert!(matches!(
+            Table::new(0, vec![], classes(&[])),
+            Err(TableError::Lengths { .. })
+        ));
+        assert!(matches!(
+            Table::new(1, vec![1.0; 2], classes(&[0, 2])),
+            Err(TableError::Class { row: 1, .. })
+        ));
         let refused = Table::new(1, vec![1.0, f32::NAN], classes(&[0, 1]));
         assert_eq!(refused, Err(TableError::NotFinite { row: 1 }));
         let refused = Table::new(1, vec![1.0], Targets::Values(vec![f32::INFINITY]));
@@ -183,7 +209,11 @@ mod tests {
 
     #[test]
     fn rows_are_selected_in_the_order_asked_for() {
-        let table = Table::new(2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], Targets::Values(vec![10.0, 20.0, 30.0]));
+        let table = Table::new(
+            2,
+            vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            Targets::Values(vec![10.0, 20.0, 30.0]),
+        );
         let picked = table.unwrap().select(&[2, 0]);
         assert_eq!(picked.features(), [5.0, 6.0, 1.0, 2.0]);
         assert_eq!(picked.targets(), &Targets::Values(vec![30.0, 10.0]));

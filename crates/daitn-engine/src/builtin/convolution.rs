@@ -53,7 +53,10 @@ impl Conv {
             let plane = &mut planes[(tap / 9) * row_len..][..row_len];
             self.each_line(tap, n, |line, source, target, len| {
                 let uses = &column[line + target..][..len];
-                plane[source..][..len].iter_mut().zip(uses).for_each(|(p, c)| *p += c);
+                plane[source..][..len]
+                    .iter_mut()
+                    .zip(uses)
+                    .for_each(|(p, c)| *p += c);
             });
         }
         planes
@@ -71,7 +74,9 @@ impl Conv {
         for image in 0..n {
             for y in 0..self.height {
                 // The kernel's middle row is 1: source line is y + down - 1.
-                let Some(source_y) = (y + down).checked_sub(1).filter(|s| *s < self.height) else { continue };
+                let Some(source_y) = (y + down).checked_sub(1).filter(|s| *s < self.height) else {
+                    continue;
+                };
                 let line = image * self.n_pixels() + y * self.width;
                 let source = image * self.n_pixels() + source_y * self.width + from;
                 visit(line, source, to, len);
@@ -144,7 +149,12 @@ pub(super) fn swap_leading(numbers: &[f32], a: usize, b: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    const CONV: Conv = Conv { channels: 2, height: 5, width: 3, filters: 4 };
+    const CONV: Conv = Conv {
+        channels: 2,
+        height: 5,
+        width: 3,
+        filters: 4,
+    };
 
     fn ramp(n: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 37) % 101) as f32 - 50.0).collect()
@@ -155,7 +165,11 @@ mod tests {
         let at = |c: usize, i: usize, y: isize, x: isize| {
             let inside = (0..conv.height as isize).contains(&y) && (0..conv.width as isize).contains(&x);
             let line = (c * n + i) * conv.n_pixels();
-            if inside { planes[line + y as usize * conv.width + x as usize] } else { 0.0 }
+            if inside {
+                planes[line + y as usize * conv.width + x as usize]
+            } else {
+                0.0
+            }
         };
         let mut out = Vec::new();
         for f in 0..conv.filters {
@@ -200,29 +214,53 @@ mod tests {
         // <unroll(x), y> = <x, roll(y)> for all x and y; the numbers are small integers, so sums are exact.
         let n = 2;
         let x = ramp(CONV.channels * n * CONV.n_pixels());
-        let y: Vec<f32> = ramp(CONV.n_taps() * n * CONV.n_pixels()).iter().rev().copied().collect();
-        let dot =
-            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let y: Vec<f32> = ramp(CONV.n_taps() * n * CONV.n_pixels())
+            .iter()
+            .rev()
+            .copied()
+            .collect();
+        let dot = |a: &[f32], b: &[f32]| {
+            a.iter()
+                .zip(b)
+                .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                .sum::<f64>()
+        };
         assert_eq!(dot(&CONV.unroll(&x, n), &y), dot(&x, &CONV.roll(&y, n)));
     }
 
     #[test]
     fn pooling_takes_the_largest_and_gives_its_gradient_back() {
-        let conv = Conv { channels: 1, height: 3, width: 4, filters: 1 };
+        let conv = Conv {
+            channels: 1,
+            height: 3,
+            width: 4,
+            filters: 1,
+        };
         // The odd last row is left out; the second square is dead with this bias.
         let maps = [1.0, 5.0, -9.0, -3.0, 2.0, 5.0, -8.0, -4.0, 99.0, 99.0, 99.0, 99.0];
         let (pooled, winners) = conv.pool(&maps, &[1.0]);
         assert_eq!(pooled, [6.0, 0.0]);
         assert_eq!(winners, [1, DEAD]);
         let gradient = conv.unpool(&[7.0, 8.0], &winners);
-        assert_eq!(gradient, [0.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(
+            gradient,
+            [0.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+        );
     }
 
     #[test]
     fn images_one_pixel_wide_have_only_their_middle_taps() {
-        let conv = Conv { channels: 1, height: 2, width: 1, filters: 1 };
+        let conv = Conv {
+            channels: 1,
+            height: 2,
+            width: 1,
+            filters: 1,
+        };
         let columns = conv.unroll(&[3.0, 4.0], 1);
-        assert_eq!(columns.chunks(2).map(<[f32]>::to_vec).collect::<Vec<_>>()[1], [0.0, 3.0]);
+        assert_eq!(
+            columns.chunks(2).map(<[f32]>::to_vec).collect::<Vec<_>>()[1],
+            [0.0, 3.0]
+        );
         assert_eq!(&columns[8..10], [3.0, 4.0]);
         assert_eq!(&columns[14..16], [4.0, 0.0]);
         assert!(columns[..2].iter().all(|x| *x == 0.0));

@@ -6,12 +6,17 @@ use daitn_learning::metrics::{ClassificationTally, MetricsError, RegressionTally
 use daitn_messages::learning::Evaluation;
 
 /// Evaluates; the arguments fit each other.
-pub(super) fn evaluate(network: &Network, parameters: &[f32], table: &Table) -> Result<Evaluation, EngineError> {
+pub(super) fn evaluate(
+    network: &Network,
+    parameters: &[f32],
+    table: &Table,
+) -> Result<Evaluation, EngineError> {
     let weights = network.weights(parameters)?;
     let rows_max = network.rows_max();
-    let outputs = table.features().chunks(rows_max * table.n_features()).map(|features| {
-        network.forward(&weights, features.to_vec(), features.len() / table.n_features())
-    });
+    let outputs = table
+        .features()
+        .chunks(rows_max * table.n_features())
+        .map(|features| network.forward(&weights, features.to_vec(), features.len() / table.n_features()));
     match table.targets() {
         Targets::Classes { labels, n_classes } => {
             let mut tally = ClassificationTally::new(*n_classes).map_err(judged)?;
@@ -23,7 +28,8 @@ pub(super) fn evaluate(network: &Network, parameters: &[f32], table: &Table) -> 
         Targets::Values(values) => {
             let mut tally = RegressionTally::default();
             for (trace, values) in outputs.zip(values.chunks(rows_max)) {
-                kernels::read(&trace?.output, |predictions| tally.add(predictions, values))?.map_err(judged)?;
+                kernels::read(&trace?.output, |predictions| tally.add(predictions, values))?
+                    .map_err(judged)?;
             }
             tally.finish().map_err(judged)
         }

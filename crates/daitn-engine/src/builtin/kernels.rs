@@ -98,7 +98,9 @@ pub(super) fn mask(gradient: &Tensor, activation: &Tensor) -> Result<()> {
 
 /// Adds a tensor to another.
 pub(super) fn add(total: &Tensor, other: &Tensor) -> Result<()> {
-    edit_with(total, other, |total, other| total.iter_mut().zip(other).for_each(|(t, x)| *t += x))
+    edit_with(total, other, |total, other| {
+        total.iter_mut().zip(other).for_each(|(t, x)| *t += x);
+    })
 }
 
 /// The sum of each column.
@@ -117,7 +119,10 @@ pub(super) fn column_sums(rows: &Tensor, n_columns: usize) -> Result<Tensor> {
 pub(super) fn row_sums(rows: &Tensor, n_rows: usize) -> Result<Tensor> {
     let sums = read(rows, |numbers| {
         let n_columns = numbers.len() / n_rows;
-        numbers.chunks_exact(n_columns).map(|row| row.iter().sum::<f32>()).collect::<Vec<_>>()
+        numbers
+            .chunks_exact(n_columns)
+            .map(|row| row.iter().sum::<f32>())
+            .collect::<Vec<_>>()
     })?;
     Tensor::from_vec(sums, n_rows, &Device::Cpu)
 }

@@ -5,6 +5,7 @@ mod convolution;
 mod evaluate;
 mod kernels;
 mod network;
+mod product;
 mod serve;
 mod train;
 
@@ -42,7 +43,12 @@ impl Engine for Builtin {
         train::train(&network, parameters, table, work, report)
     }
 
-    fn evaluate(&self, spec: &ModelSpec, parameters: &[f32], table: &Table) -> Result<Evaluation, EngineError> {
+    fn evaluate(
+        &self,
+        spec: &ModelSpec,
+        parameters: &[f32],
+        table: &Table,
+    ) -> Result<Evaluation, EngineError> {
         let network = Network::new(spec)?;
         check_parameters("parameters", parameters, &network)?;
         check_table(spec, table)?;
@@ -59,7 +65,11 @@ impl Engine for Builtin {
 fn check_parameters(what: &'static str, parameters: &[f32], network: &Network) -> Result<(), EngineError> {
     let expected = network.layout().n_elements();
     if parameters.len() != expected {
-        return Err(EngineError::ParameterCount { what, expected, found: parameters.len() });
+        return Err(EngineError::ParameterCount {
+            what,
+            expected,
+            found: parameters.len(),
+        });
     }
     match parameters.iter().position(|x| !x.is_finite()) {
         Some(position) => Err(EngineError::ParameterNotFinite { what, position }),
@@ -72,14 +82,22 @@ fn check_table(spec: &ModelSpec, table: &Table) -> Result<(), EngineError> {
         return Err(EngineError::NoRows);
     }
     if table.n_features() != spec.features.len() {
-        let why = format!("{} features instead of {}", table.n_features(), spec.features.len());
+        let why = format!(
+            "{} features instead of {}",
+            table.n_features(),
+            spec.features.len()
+        );
         return Err(EngineError::TableMismatch { why });
     }
     match (&spec.task, table.targets()) {
-        (Task::Classification { classes }, Targets::Classes { n_classes, .. }) if *n_classes == classes.len() => {
+        (Task::Classification { classes }, Targets::Classes { n_classes, .. })
+            if *n_classes == classes.len() =>
+        {
             Ok(())
         }
         (Task::Regression, Targets::Values(_)) => Ok(()),
-        _ => Err(EngineError::TableMismatch { why: "its target is of another task".to_owned() }),
+        _ => Err(EngineError::TableMismatch {
+            why: "its target is of another task".to_owned(),
+        }),
     }
 }

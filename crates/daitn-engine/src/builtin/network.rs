@@ -7,10 +7,11 @@
 use super::{
     convolution::{Conv, swap_leading},
     kernels,
+    product::product,
 };
-use crate::{EngineError, Layout, TensorSpec, random::generator};
-use daitn_learning::local::Correction;
+use crate::{EngineError, Layout, TensorSpec, nearest_f32, random::generator};
 use candle_core::{Device, Result, Tensor};
+use daitn_learning::local::Correction;
 use daitn_messages::{
     learning::{Architecture, ModelSpec},
     limits::PARAMETERS_MAX,
@@ -63,11 +64,22 @@ impl Network {
         match &spec.architecture {
             Architecture::Linear => {}
             Architecture::Mlp { hidden: widths } => hidden = widths,
-            Architecture::Cnn { height, width: columns, channels, filters, hidden: last } => {
+            Architecture::Cnn {
+                height,
+                width: columns,
+                channels,
+                filters,
+                hidden: last,
+            } => {
                 let mut size = (*channels as usize, *height as usize, *columns as usize);
                 for n_filters in filters {
                     let filters = *n_filters as usize;
-                    convs.push(Conv { channels: size.0, height: size.1, width: size.2, filters });
+                    convs.push(Conv {
+                        channels: size.0,
+                        height: size.1,
+                        width: size.2,
+                        filters,
+                    });
                     size = (filters, size.1 / 2, size.2 / 2);
                 }
                 width = size.0 * size.1 * size.2;
@@ -85,10 +97,20 @@ impl Network {
         }
         let floats = floats_per_row(&convs, &denses);
         if floats > WORKING_FLOATS_MAX {
-            return Err(EngineError::ExampleTooLarge { floats, max: WORKING_FLOATS_MAX });
+            return Err(EngineError::ExampleTooLarge {
+                floats,
+                max: WORKING_FLOATS_MAX,
+            });
         }
-        let rows_max = usize::try_from(WORKING_FLOATS_MAX / floats.max(1)).unwrap_or(ROWS_MAX).min(ROWS_MAX);
-        Ok(Self { convs, denses, layout, rows_max })
+        let rows_max = usize::try_from(WORKING_FLOATS_MAX / floats.max(1))
+            .unwrap_or(ROWS_MAX)
+            .min(ROWS_MAX);
+        Ok(Self {
+            convs,
+            denses,
+            layout,
+            rows_max,
+        })
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -100,13 +122,23 @@ impl Network {
         self.rows_max
     }
 
-    /// Fresh parameters: weight and bias uniform within 1/√(fan in), as PyTorch's affine and convolution layers.
+    /// Fresh parameters: biases zero, weights uniform with the variance that keeps a ramp's output as spread as its
+    /// input (He 2015, arXiv 1502.01852, eq. 10: 2 / fan in); in the last layer, which has no ramp, a sixth of that.
     pub(super) fn initial(&self, seed: u64) -> Vec<f32> {
+        let n_layers = self.convs.len() + self.denses.len();
         let mut parameters = Vec::with_capacity(self.layout.n_elements());
         for (index, tensor) in self.layout.tensors().iter().enumerate() {
-            let bound = 1.0 / (self.fan_in(index / 2) as f64).sqrt();
+            let range = self.layout.range(index);
+            // Bias and weight take turns; see `layout`.
+            if index % 2 == 0 {
+                parameters.resize(range.end, 0.0);
+                continue;
+            }
+            let layer = index / 2;
+            let variance_3 = if layer + 1 == n_layers { 1.0 } else { 6.0 };
+            let bound = (variance_3 / self.fan_in(layer) as f64).sqrt();
             let mut generator = generator(INITIAL, seed, tensor.name.as_bytes());
-            parameters.extend(self.layout.range(index).map(|_| ((2.0 * generator.unit() - 1.0) * bound) as f32));
+            parameters.extend(range.map(|_| nearest_f32((2.0 * generator.unit() - 1.0) * bound)));
         }
         parameters
     }
@@ -142,7 +174,7 @@ impl Network {
         for (conv, (weight, bias)) in self.convs.iter().zip(conv_weights) {
             let columns = conv.unroll(&numbers, n_rows);
             let columns = kernels::matrix(columns, conv.n_taps(), n_rows * conv.n_pixels())?;
-            let maps = weight.matmul(&columns)?;
+            let maps = product(weight, &columns)?;
             let (pooled, winners) =
                 kernels::read(&maps, |maps| kernels::read(bias, |bias| conv.pool(maps, bias)))??;
             numbers = pooled;
@@ -154,11 +186,15 @@ impl Network {
         let mut current = kernels::matrix(numbers, n_rows, self.denses[0].n_in)?;
         let mut inputs = Vec::with_capacity(self.denses.len());
         for (index, (weight, bias)) in dense_weights.iter().enumerate() {
-            let output = current.matmul(&weight.t()?)?;
+            let output = product(&current, &weight.t()?)?;
             kernels::add_bias(&output, bias, index + 1 < self.denses.len())?;
             inputs.push(std::mem::replace(&mut current, output));
         }
-        Ok(Trace { convs, inputs, output: current })
+        Ok(Trace {
+            convs,
+            inputs,
+            output: current,
+        })
     }
 
     /// The gradient of the parameters, given that `trace.output` was turned into the gradient of the output.
@@ -168,9 +204,12 @@ impl Network {
         let mut upstream = trace.output;
         for (index, dense) in self.denses.iter().enumerate().rev() {
             let input = &trace.inputs[index];
-            gradients.push((upstream.t()?.matmul(input)?, kernels::column_sums(&upstream, dense.n_out)?));
+            gradients.push((
+                product(&upstream.t()?, input)?,
+                kernels::column_sums(&upstream, dense.n_out)?,
+            ));
             if index > 0 || !self.convs.is_empty() {
-                upstream = upstream.matmul(&dense_weights[index].0)?;
+                upstream = product(&upstream, &dense_weights[index].0)?;
             }
             if index > 0 {
                 kernels::mask(&upstream, input)?;
@@ -182,9 +221,12 @@ impl Network {
                 let (columns, winners) = &trace.convs[index];
                 let maps = conv.unpool(&planes, winners);
                 let maps = kernels::matrix(maps, conv.filters, n_rows * conv.n_pixels())?;
-                gradients.push((maps.matmul(&columns.t()?)?, kernels::row_sums(&maps, conv.filters)?));
+                gradients.push((
+                    product(&maps, &columns.t()?)?,
+                    kernels::row_sums(&maps, conv.filters)?,
+                ));
                 if index > 0 {
-                    let columns = conv_weights[index].0.t()?.matmul(&maps)?;
+                    let columns = product(&conv_weights[index].0.t()?, &maps)?;
                     planes = kernels::read(&columns, |columns| conv.roll(columns, n_rows))?;
                 }
             }
@@ -245,14 +287,20 @@ fn layout(convs: &[Conv], denses: &[Dense]) -> std::result::Result<Layout, Engin
     for (index, dense) in denses.iter().enumerate() {
         let layer = convs.len() + index;
         tensors.push(TensorSpec::new(format!("{layer:02}.dense.bias"), &[dense.n_out]));
-        tensors.push(TensorSpec::new(format!("{layer:02}.dense.weight"), &[dense.n_out, dense.n_in]));
+        tensors.push(TensorSpec::new(
+            format!("{layer:02}.dense.weight"),
+            &[dense.n_out, dense.n_in],
+        ));
     }
     Ok(Layout::new(tensors)?)
 }
 
 /// Working memory of one row: what the forward pass keeps and the backward pass adds.
 fn floats_per_row(convs: &[Conv], denses: &[Dense]) -> u64 {
-    let convs = convs.iter().map(|c| 2 * c.n_pixels() as u64 * (c.n_taps() + c.filters) as u64).sum::<u64>();
+    let convs = convs
+        .iter()
+        .map(|c| 2 * c.n_pixels() as u64 * (c.n_taps() + c.filters) as u64)
+        .sum::<u64>();
     let denses = denses.iter().map(|d| 2 * (d.n_in + d.n_out) as u64).sum::<u64>();
     convs + denses
 }

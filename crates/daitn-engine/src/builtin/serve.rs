@@ -19,7 +19,11 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(spec: ModelSpec, network: Network, parameters: &[f32]) -> Result<Self, EngineError> {
         let weights = network.weights(parameters)?;
-        Ok(Self { spec, network, weights })
+        Ok(Self {
+            spec,
+            network,
+            weights,
+        })
     }
 
     fn check(&self, inputs: &[f32]) -> Result<(), EngineError> {
@@ -29,9 +33,15 @@ impl Model {
             return refuse(format!("{} numbers are no rows of {n_features}", inputs.len()));
         }
         if inputs.len() / n_features > QUERY_ROWS_MAX {
-            return refuse(format!("{} rows, over the bound of {QUERY_ROWS_MAX}", inputs.len() / n_features));
+            return refuse(format!(
+                "{} rows, over the bound of {QUERY_ROWS_MAX}",
+                inputs.len() / n_features
+            ));
         }
-        match inputs.iter().position(|x| !((x - self.spec.offset) * self.spec.scale).is_finite()) {
+        match inputs
+            .iter()
+            .position(|x| !((x - self.spec.offset) * self.spec.scale).is_finite())
+        {
             Some(position) => refuse(format!(
                 "row {}, feature `{}` is not a finite number",
                 position / n_features,
@@ -53,8 +63,13 @@ impl Loaded for Model {
         let n_outputs = self.spec.task.n_outputs();
         let mut values = Vec::with_capacity(inputs.len() / n_features * n_outputs);
         for part in inputs.chunks(self.network.rows_max() * n_features) {
-            let rows = part.iter().map(|x| (x - self.spec.offset) * self.spec.scale).collect();
-            let trace = self.network.forward(&self.weights, rows, part.len() / n_features)?;
+            let rows = part
+                .iter()
+                .map(|x| (x - self.spec.offset) * self.spec.scale)
+                .collect();
+            let trace = self
+                .network
+                .forward(&self.weights, rows, part.len() / n_features)?;
             kernels::read(&trace.output, |output| values.extend_from_slice(output))?;
         }
         let probabilities = matches!(self.spec.task, Task::Classification { .. }).then(|| {
@@ -64,6 +79,10 @@ impl Loaded for Model {
             }
             probabilities
         });
-        Ok(Outputs { n_outputs, values, probabilities })
+        Ok(Outputs {
+            n_outputs,
+            values,
+            probabilities,
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! From a field's text or number to what a model takes: shared by the formats.
 
 use super::{DataError, ROWS_MAX, TABLE_BYTES_MAX};
-use crate::{Table, Targets};
+use crate::{Table, Targets, nearest_f32};
 use daitn_messages::learning::{ModelSpec, Task};
 use std::collections::BTreeMap;
 
@@ -20,17 +20,31 @@ impl<'a> Selection<'a> {
     pub(super) fn new(spec: &'a ModelSpec, columns: &[String]) -> Result<Self, DataError> {
         let positions = positions(columns)?;
         let find = |name: &str| {
-            positions.get(name).copied().ok_or_else(|| DataError::MissingColumn {
-                name: shortened(name),
-                n_columns: columns.len(),
-            })
+            positions
+                .get(name)
+                .copied()
+                .ok_or_else(|| DataError::MissingColumn {
+                    name: shortened(name),
+                    n_columns: columns.len(),
+                })
         };
-        let features = spec.features.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
+        let features = spec
+            .features
+            .iter()
+            .map(|name| find(name))
+            .collect::<Result<_, _>>()?;
         let classes = match &spec.task {
             Task::Regression => BTreeMap::new(),
-            Task::Classification { classes } => (0_u32..).zip(classes).map(|(i, c)| (c.as_str(), i)).collect(),
+            Task::Classification { classes } => {
+                (0_u32..).zip(classes).map(|(i, c)| (c.as_str(), i)).collect()
+            }
         };
-        Ok(Self { spec, features, target: find(&spec.target)?, classes })
+        Ok(Self {
+            spec,
+            features,
+            target: find(&spec.target)?,
+            classes,
+        })
     }
 
     /// Whether the target is a label and not a number.
@@ -40,8 +54,12 @@ impl<'a> Selection<'a> {
 
     /// The input that a number of feature `index` becomes.
     pub(super) fn feature(&self, value: f64, row: u64, index: usize) -> Result<f32, DataError> {
-        let input = (value as f32 - self.spec.offset) * self.spec.scale;
-        if input.is_finite() { Ok(input) } else { Err(not_finite(row, &self.spec.features[index])) }
+        let input = (nearest_f32(value) - self.spec.offset) * self.spec.scale;
+        if input.is_finite() {
+            Ok(input)
+        } else {
+            Err(not_finite(row, &self.spec.features[index]))
+        }
     }
 
     /// The input that a field of feature `index` becomes.
@@ -55,23 +73,33 @@ impl<'a> Selection<'a> {
         if label.is_empty() {
             return Err(missing(row, &self.spec.target));
         }
-        self.classes.get(label).copied().ok_or_else(|| DataError::UnseenLabel {
-            row,
-            column: shortened(&self.spec.target),
-            n_classes: self.classes.len(),
-        })
+        self.classes
+            .get(label)
+            .copied()
+            .ok_or_else(|| DataError::UnseenLabel {
+                row,
+                column: shortened(&self.spec.target),
+                n_classes: self.classes.len(),
+            })
     }
 
     /// The number to be predicted.
     pub(super) fn value(&self, value: f64, row: u64) -> Result<f32, DataError> {
-        let value = value as f32;
-        if value.is_finite() { Ok(value) } else { Err(not_finite(row, &self.spec.target)) }
+        let value = nearest_f32(value);
+        if value.is_finite() {
+            Ok(value)
+        } else {
+            Err(not_finite(row, &self.spec.target))
+        }
     }
 
     /// The label in a field.
     pub(super) fn class_text(&self, field: &[u8], row: u64) -> Result<u32, DataError> {
         let label = std::str::from_utf8(field)
-            .map_err(|_| DataError::NotUtf8 { row, column: self.target + 1 })?
+            .map_err(|_| DataError::NotUtf8 {
+                row,
+                column: self.target + 1,
+            })?
             .trim();
         self.class(label, row)
     }
@@ -92,7 +120,11 @@ impl<'a> Selection<'a> {
             return Err(DataError::TooManyRows);
         }
         let row_bytes = 4 * (self.features.len() as u64 + 1);
-        if n_rows * row_bytes > TABLE_BYTES_MAX { Err(DataError::TableTooLarge) } else { Ok(()) }
+        if n_rows * row_bytes > TABLE_BYTES_MAX {
+            Err(DataError::TableTooLarge)
+        } else {
+            Ok(())
+        }
     }
 
     /// The table of what was read.
@@ -100,17 +132,19 @@ impl<'a> Selection<'a> {
         if targets.is_empty() {
             return Err(DataError::NoRows);
         }
-        Table::new(self.features.len(), features, targets)
-            .map_err(|error| DataError::Structure { why: error.to_string() })
+        Table::new(self.features.len(), features, targets).map_err(|error| DataError::Structure {
+            why: error.to_string(),
+        })
     }
 
     /// Targets to which none is added yet.
     pub(super) fn no_targets(&self) -> Targets {
         match self.spec.task {
             Task::Regression => Targets::Values(Vec::new()),
-            Task::Classification { ref classes } => {
-                Targets::Classes { labels: Vec::new(), n_classes: classes.len() }
-            }
+            Task::Classification { ref classes } => Targets::Classes {
+                labels: Vec::new(),
+                n_classes: classes.len(),
+            },
         }
     }
 }
@@ -123,7 +157,9 @@ pub(super) fn positions(columns: &[String]) -> Result<BTreeMap<&str, usize>, Dat
             return Err(DataError::UnnamedColumn { column: position + 1 });
         }
         if positions.insert(name.as_str(), position).is_some() {
-            return Err(DataError::DuplicateColumn { name: shortened(name) });
+            return Err(DataError::DuplicateColumn {
+                name: shortened(name),
+            });
         }
     }
     Ok(positions)
@@ -131,13 +167,20 @@ pub(super) fn positions(columns: &[String]) -> Result<BTreeMap<&str, usize>, Dat
 
 /// A finite number out of a field. Blanks around it are ignored.
 pub(super) fn number(field: &[u8], row: u64, column: &str) -> Result<f64, DataError> {
-    let refuse = || DataError::NotANumber { row, column: shortened(column) };
+    let refuse = || DataError::NotANumber {
+        row,
+        column: shortened(column),
+    };
     let text = std::str::from_utf8(field).map_err(|_| refuse())?.trim();
     if text.is_empty() {
         return Err(missing(row, column));
     }
     let value: f64 = text.parse().map_err(|_| refuse())?;
-    if value.is_finite() { Ok(value) } else { Err(not_finite(row, column)) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(not_finite(row, column))
+    }
 }
 
 /// A name that is fit to stand in an error.
@@ -146,9 +189,15 @@ pub(super) fn shortened(name: &str) -> String {
 }
 
 fn missing(row: u64, column: &str) -> DataError {
-    DataError::MissingValue { row, column: shortened(column) }
+    DataError::MissingValue {
+        row,
+        column: shortened(column),
+    }
 }
 
 fn not_finite(row: u64, column: &str) -> DataError {
-    DataError::NotFinite { row, column: shortened(column) }
+    DataError::NotFinite {
+        row,
+        column: shortened(column),
+    }
 }

@@ -2,7 +2,8 @@
 //! beyond the longest row allowed, so a field of a gigabyte costs what a field of 64 KiB costs.
 
 use super::{
-    COLUMNS_MAX, DataError, FIELD_BYTES_MAX, ROW_BYTES_MAX, ROWS_MAX, cells::Selection,
+    COLUMNS_MAX, DataError, FIELD_BYTES_MAX, ROW_BYTES_MAX, ROWS_MAX,
+    cells::Selection,
     inspection::{Inspection, Inspector},
 };
 use crate::{Table, Targets};
@@ -48,8 +49,10 @@ pub(super) fn inspect(file: impl Read) -> Result<Inspection, DataError> {
             return Err(DataError::TooManyRows);
         }
         for position in 0..n_columns {
-            let field = std::str::from_utf8(records.field(position))
-                .map_err(|_| DataError::NotUtf8 { row: records.row, column: position + 1 })?;
+            let field = std::str::from_utf8(records.field(position)).map_err(|_| DataError::NotUtf8 {
+                row: records.row,
+                column: position + 1,
+            })?;
             inspector.see(position, field.trim());
         }
     }
@@ -97,8 +100,10 @@ impl<R: Read> Records<R> {
         }
         let mut names = Vec::with_capacity(self.n_fields);
         for position in 0..self.n_fields {
-            let name = std::str::from_utf8(self.field(position))
-                .map_err(|_| DataError::NotUtf8 { row: 1, column: position + 1 })?;
+            let name = std::str::from_utf8(self.field(position)).map_err(|_| DataError::NotUtf8 {
+                row: 1,
+                column: position + 1,
+            })?;
             names.push(name.trim().to_owned());
         }
         self.n_columns = Some(names.len());
@@ -120,13 +125,17 @@ impl<R: Read> Records<R> {
             }
             let input = &self.input[self.pending.clone()];
             let (result, n_read, n_written, n_ended) =
-                self.parser.read_record(input, &mut self.bytes[n_bytes..], &mut self.ends[n_ends..]);
+                self.parser
+                    .read_record(input, &mut self.bytes[n_bytes..], &mut self.ends[n_ends..]);
             self.pending.start += n_read;
             n_bytes += n_written;
             n_ends += n_ended;
             let start = if n_ends == 0 { 0 } else { self.ends[n_ends - 1] };
             if n_bytes.saturating_sub(start) > FIELD_BYTES_MAX {
-                return Err(DataError::FieldTooLarge { row: self.row, column: n_ends + 1 });
+                return Err(DataError::FieldTooLarge {
+                    row: self.row,
+                    column: n_ends + 1,
+                });
             }
             match result {
                 ReadRecordResult::InputEmpty => {}
@@ -166,7 +175,11 @@ impl<R: Read> Records<R> {
 
     fn too_many_fields(&self) -> DataError {
         match self.n_columns {
-            Some(expected) => DataError::RaggedRow { row: self.row, expected, found: expected + 1 },
+            Some(expected) => DataError::RaggedRow {
+                row: self.row,
+                expected,
+                found: expected + 1,
+            },
             None => DataError::TooManyColumns,
         }
     }
@@ -176,7 +189,11 @@ impl<R: Read> Records<R> {
             None if self.n_fields > COLUMNS_MAX => return Err(DataError::TooManyColumns),
             Some(expected) if self.n_fields > expected => return Err(self.too_many_fields()),
             Some(expected) if self.n_fields < expected => {
-                return Err(DataError::RaggedRow { row: self.row, expected, found: self.n_fields });
+                return Err(DataError::RaggedRow {
+                    row: self.row,
+                    expected,
+                    found: self.n_fields,
+                });
             }
             _ => {}
         }
@@ -184,13 +201,19 @@ impl<R: Read> Records<R> {
         let mut start = 0;
         for (position, end) in self.ends[..self.n_fields].iter().enumerate() {
             if end - start > FIELD_BYTES_MAX {
-                return Err(DataError::FieldTooLarge { row: self.row, column: position + 1 });
+                return Err(DataError::FieldTooLarge {
+                    row: self.row,
+                    column: position + 1,
+                });
             }
             start = *end;
         }
         if let Some(nul) = self.bytes[..n_bytes].iter().position(|byte| *byte == 0) {
             let column = self.ends[..self.n_fields].partition_point(|end| *end <= nul) + 1;
-            return Err(DataError::Nul { row: self.row, column });
+            return Err(DataError::Nul {
+                row: self.row,
+                column,
+            });
         }
         Ok(())
     }

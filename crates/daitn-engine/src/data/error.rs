@@ -175,14 +175,18 @@ impl DataError {
         match self {
             Self::Spec(_) => "correct the field that is named and ask again",
             Self::Io(_) => "check that the file exists and that the node's user may read it",
-            Self::Format { .. } => "save the table as CSV (UTF-8, comma-separated, with a header) or as Parquet",
+            Self::Format { .. } => {
+                "save the table as CSV (UTF-8, comma-separated, with a header) or as Parquet"
+            }
             Self::Empty | Self::NoRows => "use a file with a header and at least one row of data",
             Self::TooManyColumns => "leave out columns that are not needed",
             Self::TooManyRows | Self::TableTooLarge => "split the file into several datasets",
             Self::FieldTooLarge { .. } | Self::RowTooLarge { .. } => {
                 "look for a quotation mark that is never closed, or leave out columns of long text"
             }
-            Self::RaggedRow { .. } => "look for a comma that should be in quotation marks, or for a broken line",
+            Self::RaggedRow { .. } => {
+                "look for a comma that should be in quotation marks, or for a broken line"
+            }
             Self::Nul { .. } | Self::NotUtf8 { .. } => "save the file as UTF-8 text",
             Self::UnnamedColumn { .. } | Self::DuplicateColumn { .. } => "give each column a name of its own",
             Self::MissingColumn { .. } => {
@@ -190,10 +194,18 @@ impl DataError {
                  semicolons or tabs has a single column: save it with commas"
             }
             Self::ColumnKind { .. } => "turn the column into numbers, or leave it out of the features",
-            Self::MissingValue { .. } => "fill in the value or leave the row out: what is missing is never guessed",
-            Self::NotANumber { .. } => "write numbers with a decimal point and without units or thousands separators",
-            Self::NotFinite { .. } => "replace the value, or leave the row out; check the declared offset and scale",
-            Self::UnseenLabel { .. } => "correct the label, leave the row out, or ask for the class to be declared",
+            Self::MissingValue { .. } => {
+                "fill in the value or leave the row out: what is missing is never guessed"
+            }
+            Self::NotANumber { .. } => {
+                "write numbers with a decimal point and without units or thousands separators"
+            }
+            Self::NotFinite { .. } => {
+                "replace the value, or leave the row out; check the declared offset and scale"
+            }
+            Self::UnseenLabel { .. } => {
+                "correct the label, leave the row out, or ask for the class to be declared"
+            }
             Self::Structure { .. } => "write the file again; if it came from somebody else, do not trust it",
             Self::Unsupported { .. } => {
                 "write the file with Snappy, Zstandard or no compression, plain or dictionary encoding, and pages \

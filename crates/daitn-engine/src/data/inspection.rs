@@ -85,7 +85,10 @@ impl Inspector {
             range: None,
             distinct: Some(BTreeMap::new()),
         });
-        Ok(Self { columns: columns.collect(), distinct_bytes: 0 })
+        Ok(Self {
+            columns: columns.collect(),
+            distinct_bytes: 0,
+        })
     }
 
     /// One value of a column; empty where there is none.
@@ -110,7 +113,9 @@ impl Inspector {
     }
 
     fn count(&mut self, position: usize, text: &str) {
-        let Some(distinct) = &mut self.columns[position].distinct else { return };
+        let Some(distinct) = &mut self.columns[position].distinct else {
+            return;
+        };
         if let Some(n) = distinct.get_mut(text) {
             *n += 1;
             return;
@@ -152,6 +157,9 @@ impl Inspector {
                 distinct: column.distinct,
             }
         });
-        Ok(Inspection { n_rows, columns: columns.collect() })
+        Ok(Inspection {
+            n_rows,
+            columns: columns.collect(),
+        })
     }
 }

@@ -69,7 +69,9 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
 fn open(path: &Path) -> Result<(File, Format), DataError> {
     let mut file = File::open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(DataError::Format { found: "not a regular file" });
+        return Err(DataError::Format {
+            found: "not a regular file",
+        });
     }
     let mut first = Vec::with_capacity(8);
     (&mut file).take(8).read_to_end(&mut first)?;
@@ -89,6 +91,10 @@ fn open(path: &Path) -> Result<(File, Format), DataError> {
     if let Some((_, found)) = magics.iter().find(|(magic, _)| first.starts_with(magic)) {
         return Err(DataError::Format { found });
     }
-    let format = if first.starts_with(b"PAR1") { Format::Parquet } else { Format::Csv };
+    let format = if first.starts_with(b"PAR1") {
+        Format::Parquet
+    } else {
+        Format::Csv
+    };
     Ok((file, format))
 }

@@ -33,7 +33,8 @@ pub fn header(layout: &Layout) -> Vec<u8> {
         };
         (tensor.name.clone(), info)
     });
-    let metadata = Metadata::new(None, infos.collect()).expect("a layout is contiguous and does not overflow");
+    let metadata =
+        Metadata::new(None, infos.collect()).expect("a layout is contiguous and does not overflow");
     let mut json = serde_json::to_vec(&metadata).expect("numbers and names make JSON");
     json.resize(json.len().next_multiple_of(ALIGNMENT), b' ');
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
@@ -60,20 +61,33 @@ pub(super) fn check_length(first: [u8; 8], n_bytes: u64) -> Result<usize, Weight
 pub(super) fn check(json: &[u8], n_bytes: u64, layout: &Layout) -> Result<(), WeightsError> {
     if json != &header(layout)[ALIGNMENT..] {
         if json.first() != Some(&b'{') {
-            return Err(WeightsError::Header { why: "it does not begin with `{`".to_owned() });
+            return Err(WeightsError::Header {
+                why: "it does not begin with `{`".to_owned(),
+            });
         }
-        let header: Header =
-            serde_json::from_slice(json).map_err(|error| WeightsError::Header { why: error.to_string() })?;
+        let header: Header = serde_json::from_slice(json).map_err(|error| WeightsError::Header {
+            why: error.to_string(),
+        })?;
         check_tensors(header, layout)?;
     }
     let expected = LENGTH_BYTES + json.len() as u64 + 4 * layout.n_elements() as u64;
-    if expected == n_bytes { Ok(()) } else { Err(WeightsError::Size { expected, found: n_bytes }) }
+    if expected == n_bytes {
+        Ok(())
+    } else {
+        Err(WeightsError::Size {
+            expected,
+            found: n_bytes,
+        })
+    }
 }
 
 fn check_tensors(Header(mut entries): Header, layout: &Layout) -> Result<(), WeightsError> {
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     let refuse = |name: &str, problem| {
-        Err(WeightsError::Tensor { name: name.chars().take(TENSOR_NAME_BYTES_MAX).collect(), problem })
+        Err(WeightsError::Tensor {
+            name: name.chars().take(TENSOR_NAME_BYTES_MAX).collect(),
+            problem,
+        })
     };
     if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return refuse(&pair[0].0, TensorProblem::Duplicate);
@@ -91,14 +105,31 @@ fn check_tensors(Header(mut entries): Header, layout: &Layout) -> Result<(), Wei
             let dtype = entry.dtype.chars().take(16).collect();
             return refuse(&tensor.name, TensorProblem::Type { dtype });
         }
-        if !entry.shape.iter().copied().eq(tensor.shape.iter().map(|size| *size as u64)) {
+        if !entry
+            .shape
+            .iter()
+            .copied()
+            .eq(tensor.shape.iter().map(|size| *size as u64))
+        {
             let found = entry.shape.iter().copied().take(SHAPE_SHOWN_MAX).collect();
-            return refuse(&tensor.name, TensorProblem::Shape { expected: tensor.shape.clone(), found });
+            return refuse(
+                &tensor.name,
+                TensorProblem::Shape {
+                    expected: tensor.shape.clone(),
+                    found,
+                },
+            );
         }
         let range = layout.range(index);
         let expected = (4 * range.start as u64, 4 * range.end as u64);
         if entry.data_offsets != expected {
-            return refuse(&tensor.name, TensorProblem::Offsets { expected, found: entry.data_offsets });
+            return refuse(
+                &tensor.name,
+                TensorProblem::Offsets {
+                    expected,
+                    found: entry.data_offsets,
+                },
+            );
         }
     }
     Ok(())
@@ -117,7 +148,10 @@ fn format(first: &[u8; 8]) -> Option<&'static str> {
         (b"PAR1", "a Parquet file"),
         (b"\x7fELF", "a program"),
     ];
-    let known = magics.iter().find(|(magic, _)| first.starts_with(magic)).map(|(_, name)| *name);
+    let known = magics
+        .iter()
+        .find(|(magic, _)| first.starts_with(magic))
+        .map(|(_, name)| *name);
     // A pickle of protocol 2 to 5 begins with the opcode PROTO and the number of the protocol.
     let pickle = first[0] == 0x80 && (2..=5).contains(&first[1]);
     known.or_else(|| pickle.then_some("a Python pickle"))

@@ -154,7 +154,9 @@ impl WeightsError {
                 "formats that can carry code are never opened: save the tensors with safetensors and use that file"
             }
             Self::Truncated { .. } | Self::Size { .. } => "transfer or save the file again: it is not whole",
-            Self::HeaderTooLarge { .. } | Self::Header { .. } => "save the tensors again with a safetensors library",
+            Self::HeaderTooLarge { .. } | Self::Header { .. } => {
+                "save the tensors again with a safetensors library"
+            }
             Self::Tensor { .. } | Self::Count { .. } => {
                 "use weights made for this specification, as F32, their tensors stored in the order of their names"
             }
@@ -165,7 +167,9 @@ impl WeightsError {
 
 impl From<WeightsError> for Rejection {
     fn from(error: WeightsError) -> Self {
-        let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        let cause = std::error::Error::source(&error)
+            .map(|source| format!(": {source}"))
+            .unwrap_or_default();
         Self::new(error.code(), format!("{error}{cause}")).with_hint(error.remedy())
     }
 }
@@ -233,7 +237,10 @@ pub fn write_file(path: &Path, parts: &[&[f32]], layout: &Layout) -> Result<(), 
     for part in parts {
         writer.write(part)?;
     }
-    let file = writer.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let file = writer
+        .finish()?
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
     Ok(file.sync_all()?)
 }
 
@@ -257,9 +264,14 @@ pub fn read_named(bytes: &[u8], vectors: &[(&str, usize)]) -> Result<Vec<Vec<f32
     let layout = named_layout(vectors.iter().copied())?;
     let flat = read(bytes, &layout)?;
     let range = |name| layout.range_of(name).expect("the layout was made of these names");
-    Ok(vectors.iter().map(|(name, _)| flat[range(name)].to_vec()).collect())
+    Ok(vectors
+        .iter()
+        .map(|(name, _)| flat[range(name)].to_vec())
+        .collect())
 }
 
 fn named_layout<'a>(vectors: impl Iterator<Item = (&'a str, usize)>) -> Result<Layout, WeightsError> {
-    Layout::vectors(&vectors.collect::<Vec<_>>()).map_err(|error| WeightsError::Header { why: error.to_string() })
+    Layout::vectors(&vectors.collect::<Vec<_>>()).map_err(|error| WeightsError::Header {
+        why: error.to_string(),
+    })
 }

@@ -22,7 +22,12 @@ impl<'a, R: Read> Section<'a, R> {
     ///
     /// # Errors
     /// Whatever makes the file anything else than this layout's tensors.
-    pub fn open(mut reader: R, n_bytes: u64, layout: &'a Layout, numbers: Numbers) -> Result<Self, WeightsError> {
+    pub fn open(
+        mut reader: R,
+        n_bytes: u64,
+        layout: &'a Layout,
+        numbers: Numbers,
+    ) -> Result<Self, WeightsError> {
         if n_bytes < header::LENGTH_BYTES {
             return Err(WeightsError::Truncated { found: n_bytes });
         }
@@ -31,7 +36,12 @@ impl<'a, R: Read> Section<'a, R> {
         let mut json = vec![0; header::check_length(first, n_bytes)?];
         reader.read_exact(&mut json)?;
         header::check(&json, n_bytes, layout)?;
-        Ok(Self { reader, layout, numbers, position: 0 })
+        Ok(Self {
+            reader,
+            layout,
+            numbers,
+            position: 0,
+        })
     }
 
     /// How many numbers are still to come.
@@ -46,7 +56,10 @@ impl<'a, R: Read> Section<'a, R> {
     /// If fewer are left, if one is not finite where that matters, or what the reader says.
     pub fn read(&mut self, out: &mut [f32]) -> Result<(), WeightsError> {
         if out.len() > self.n_remaining() {
-            return Err(WeightsError::Count { expected: self.n_remaining(), found: out.len() });
+            return Err(WeightsError::Count {
+                expected: self.n_remaining(),
+                found: out.len(),
+            });
         }
         let mut bytes = [0_u8; CHUNK_BYTES];
         for part in out.chunks_mut(CHUNK_BYTES / 4) {
@@ -95,7 +108,11 @@ impl<'a, W: Write> Writer<'a, W> {
     /// What the writer says.
     pub fn new(mut writer: W, layout: &'a Layout) -> Result<Self, WeightsError> {
         writer.write_all(&header::header(layout))?;
-        Ok(Self { writer, layout, position: 0 })
+        Ok(Self {
+            writer,
+            layout,
+            position: 0,
+        })
     }
 
     /// Writes the next numbers, of one or of several tensors.
@@ -105,7 +122,10 @@ impl<'a, W: Write> Writer<'a, W> {
     pub fn write(&mut self, numbers: &[f32]) -> Result<(), WeightsError> {
         let n_written = self.position + numbers.len();
         if n_written > self.layout.n_elements() {
-            return Err(WeightsError::Count { expected: self.layout.n_elements(), found: n_written });
+            return Err(WeightsError::Count {
+                expected: self.layout.n_elements(),
+                found: n_written,
+            });
         }
         check_finite(numbers, self.position, self.layout)?;
         let mut bytes = [0_u8; CHUNK_BYTES];
@@ -126,7 +146,10 @@ impl<'a, W: Write> Writer<'a, W> {
     /// If numbers are missing, or what the writer says.
     pub fn finish(mut self) -> Result<W, WeightsError> {
         if self.position != self.layout.n_elements() {
-            return Err(WeightsError::Count { expected: self.layout.n_elements(), found: self.position });
+            return Err(WeightsError::Count {
+                expected: self.layout.n_elements(),
+                found: self.position,
+            });
         }
         self.writer.flush()?;
         Ok(self.writer)
@@ -138,8 +161,19 @@ fn check_finite(numbers: &[f32], first: usize, layout: &Layout) -> Result<(), We
     if numbers.iter().map(|x| x * 0.0).sum::<f32>() == 0.0 {
         return Ok(());
     }
-    let index = numbers.iter().position(|x| !x.is_finite()).expect("the sum is zero for finite numbers");
-    let tensor = layout.tensor_at(first + index).expect("the position lies within the layout");
-    let start = layout.range_of(&tensor.name).expect("the tensor is part of the layout").start;
-    Err(WeightsError::NotFinite { name: tensor.name.clone(), index: first + index - start })
+    let index = numbers
+        .iter()
+        .position(|x| !x.is_finite())
+        .expect("the sum is zero for finite numbers");
+    let tensor = layout
+        .tensor_at(first + index)
+        .expect("the position lies within the layout");
+    let start = layout
+        .range_of(&tensor.name)
+        .expect("the tensor is part of the layout")
+        .start;
+    Err(WeightsError::NotFinite {
+        name: tensor.name.clone(),
+        index: first + index - start,
+    })
 }

@@ -42,12 +42,18 @@ pub(super) fn check_footer(file: &mut File) -> Result<(), DataError> {
     let [a, b, c, d, mark @ ..] = tail;
     match &mark {
         b"PAR1" => {}
-        b"PARE" => return Err(DataError::Unsupported { what: "encryption".to_owned() }),
+        b"PARE" => {
+            return Err(DataError::Unsupported {
+                what: "encryption".to_owned(),
+            });
+        }
         _ => return structure("its last bytes are not its mark, so it is not whole"),
     }
     let footer_bytes = u64::from(u32::from_le_bytes([a, b, c, d]));
     if footer_bytes > FOOTER_BYTES_MAX {
-        return structure(format!("its footer claims {footer_bytes} bytes, over the bound of {FOOTER_BYTES_MAX}"));
+        return structure(format!(
+            "its footer claims {footer_bytes} bytes, over the bound of {FOOTER_BYTES_MAX}"
+        ));
     }
     if footer_bytes + 12 > n_bytes {
         return structure("its footer claims more bytes than the file has");
@@ -128,7 +134,9 @@ pub(super) fn check_pages(file: &mut File, start: i64, n_bytes: i64) -> Result<(
         let page = page_header(file, position, range.end)?;
         page.check()?;
         let page_bytes = u64::try_from(page.compressed).unwrap_or(u64::MAX);
-        position = position.saturating_add(page.header_bytes).saturating_add(page_bytes);
+        position = position
+            .saturating_add(page.header_bytes)
+            .saturating_add(page_bytes);
     }
     Ok(())
 }
@@ -147,16 +155,21 @@ struct Page {
 
 impl Page {
     fn check(&self) -> Result<(), DataError> {
-        if !(0..=PAGE_BYTES_MAX).contains(&self.compressed) || !(0..=PAGE_BYTES_MAX).contains(&self.uncompressed)
+        if !(0..=PAGE_BYTES_MAX).contains(&self.compressed)
+            || !(0..=PAGE_BYTES_MAX).contains(&self.uncompressed)
         {
-            return Err(DataError::Unsupported { what: format!("pages over {PAGE_BYTES_MAX} bytes") });
+            return Err(DataError::Unsupported {
+                what: format!("pages over {PAGE_BYTES_MAX} bytes"),
+            });
         }
         if !(0..=DICTIONARY_VALUES_MAX).contains(&self.n_dictionary_values) {
             let what = format!("dictionaries of more than {DICTIONARY_VALUES_MAX} values");
             return Err(DataError::Unsupported { what });
         }
         if ENCODINGS_REFUSED.contains(&self.encoding) {
-            return Err(DataError::Unsupported { what: "texts encoded by their differences".to_owned() });
+            return Err(DataError::Unsupported {
+                what: "texts encoded by their differences".to_owned(),
+            });
         }
         Ok(())
     }
@@ -167,7 +180,9 @@ fn page_header(file: &mut File, position: u64, end: u64) -> Result<Page, DataErr
     loop {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(position))?;
-        file.by_ref().take(n.min(end - position)).read_to_end(&mut bytes)?;
+        file.by_ref()
+            .take(n.min(end - position))
+            .read_to_end(&mut bytes)?;
         match parse_page(&mut Cursor::new(&bytes)) {
             Err(Broken::End) if n < HEADER_BYTES_MAX && bytes.len() as u64 == n => n = HEADER_BYTES_MAX,
             Err(broken) => return Err(broken.into()),

@@ -40,7 +40,10 @@ pub(super) fn read(file: File, spec: &ModelSpec) -> Result<Table, DataError> {
             features.resize(start + n_rows * n_features, 0.0);
             for index in 0..n_features {
                 let mut slots = features[start + index..].iter_mut().step_by(n_features);
-                let place = Place { row: first_row, column: selection.features[index] };
+                let place = Place {
+                    row: first_row,
+                    column: selection.features[index],
+                };
                 source.each(group, place, "a feature", |row, cell| {
                     *slots.next().expect("no more cells than rows") = match cell {
                         Cell::Number(value) => selection.feature(value, row, index)?,
@@ -62,15 +65,24 @@ fn read_targets(
     targets: &mut Targets,
 ) -> Result<(), DataError> {
     let name = source.names[selection.target].clone();
-    let place = Place { row: targets.len() as u64 + 1, column: selection.target };
-    let use_as = if selection.classifies() { "labels" } else { "a target" };
+    let place = Place {
+        row: targets.len() as u64 + 1,
+        column: selection.target,
+    };
+    let use_as = if selection.classifies() {
+        "labels"
+    } else {
+        "a target"
+    };
     source.each(group, place, use_as, |row, cell| {
         match (&mut *targets, cell) {
             (_, Cell::Missing) => return Err(selection.missing(row, &name)),
             (Targets::Classes { labels, .. }, Cell::Number(value)) => {
                 labels.push(selection.class(&value.to_string(), row)?);
             }
-            (Targets::Classes { labels, .. }, Cell::Text(bytes)) => labels.push(selection.class_text(bytes, row)?),
+            (Targets::Classes { labels, .. }, Cell::Text(bytes)) => {
+                labels.push(selection.class_text(bytes, row)?);
+            }
             (Targets::Values(values), Cell::Number(value)) => values.push(selection.value(value, row)?),
             (Targets::Values(values), Cell::Text(bytes)) => values.push(selection.value_text(bytes, row)?),
         }
@@ -90,14 +102,19 @@ pub(super) fn inspect(file: File) -> Result<Inspection, DataError> {
                 return Err(DataError::TooManyRows);
             }
             for column in 0..source.names.len() {
-                let place = Place { row: first_row, column };
+                let place = Place {
+                    row: first_row,
+                    column,
+                };
                 source.each(group, place, "a described column", |row, cell| {
                     match cell {
                         Cell::Number(value) => inspector.see(column, &value.to_string()),
                         Cell::Missing => inspector.see(column, ""),
                         Cell::Text(bytes) => {
-                            let text = std::str::from_utf8(bytes)
-                                .map_err(|_| DataError::NotUtf8 { row, column: column + 1 })?;
+                            let text = std::str::from_utf8(bytes).map_err(|_| DataError::NotUtf8 {
+                                row,
+                                column: column + 1,
+                            })?;
                             inspector.see(column, text.trim());
                         }
                     }
@@ -112,7 +129,9 @@ pub(super) fn inspect(file: File) -> Result<Inspection, DataError> {
 /// The library has been known to panic on hostile files; whatever it leaves behind is dropped with the file.
 fn guarded<T>(work: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(DataError::Structure { why: "the library that reads it gave up on a contradiction in it".to_owned() })
+        Err(DataError::Structure {
+            why: "the library that reads it gave up on a contradiction in it".to_owned(),
+        })
     })
 }
 
@@ -142,14 +161,19 @@ impl Source {
         guard::check_footer(&mut file)?;
         let reader = SerializedFileReader::new(file.try_clone()?).map_err(broken)?;
         let schema = reader.metadata().file_metadata().schema_descr();
-        let names = schema.columns().iter().map(|column| column.path().string()).collect();
+        let names = schema
+            .columns()
+            .iter()
+            .map(|column| column.path().string())
+            .collect();
         Ok(Self { file, reader, names })
     }
 
     fn n_rows(&self, group: usize) -> Result<usize, DataError> {
         let n_rows = self.reader.metadata().row_group(group).num_rows();
-        usize::try_from(n_rows)
-            .map_err(|_| DataError::Structure { why: "a row group has a negative number of rows".to_owned() })
+        usize::try_from(n_rows).map_err(|_| DataError::Structure {
+            why: "a row group has a negative number of rows".to_owned(),
+        })
     }
 
     /// Calls `visit` with each cell of a column in a row group; there are as many as the group has rows.
@@ -161,7 +185,12 @@ impl Source {
         mut visit: impl FnMut(u64, Cell<'_>) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         let n_rows = self.n_rows(group)?;
-        let chunk = self.reader.metadata().row_group(group).column(place.column).clone();
+        let chunk = self
+            .reader
+            .metadata()
+            .row_group(group)
+            .column(place.column)
+            .clone();
         let descriptor = chunk.column_descr();
         if descriptor.max_rep_level() > 0 || descriptor.path().parts().len() > 1 {
             return refuse(descriptor, "nested values", use_as);
@@ -181,23 +210,33 @@ impl Source {
             Ok(())
         };
         match reader {
-            ColumnReader::BoolColumnReader(reader) => {
-                cells(reader, n_rows, &mut visit, |value| Cell::Number(f64::from(u8::from(*value))))
-            }
+            ColumnReader::BoolColumnReader(reader) => cells(reader, n_rows, &mut visit, |value| {
+                Cell::Number(f64::from(u8::from(*value)))
+            }),
             ColumnReader::Int32ColumnReader(reader) => cells(reader, n_rows, &mut visit, |value| {
-                Cell::Number(if unsigned { f64::from(value.cast_unsigned()) } else { f64::from(*value) })
+                Cell::Number(if unsigned {
+                    f64::from(value.cast_unsigned())
+                } else {
+                    f64::from(*value)
+                })
             }),
             ColumnReader::Int64ColumnReader(reader) => cells(reader, n_rows, &mut visit, |value| {
-                Cell::Number(if unsigned { value.cast_unsigned() as f64 } else { *value as f64 })
+                Cell::Number(if unsigned {
+                    value.cast_unsigned() as f64
+                } else {
+                    *value as f64
+                })
             }),
-            ColumnReader::FloatColumnReader(reader) => {
-                cells(reader, n_rows, &mut visit, |value| Cell::Number(f64::from(*value)))
-            }
+            ColumnReader::FloatColumnReader(reader) => cells(reader, n_rows, &mut visit, |value| {
+                Cell::Number(f64::from(*value))
+            }),
             ColumnReader::DoubleColumnReader(reader) => {
                 cells(reader, n_rows, &mut visit, |value| Cell::Number(*value))
             }
             ColumnReader::ByteArrayColumnReader(reader) => {
-                cells(reader, n_rows, &mut visit, |value: &ByteArray| Cell::Text(value.data()))
+                cells(reader, n_rows, &mut visit, |value: &ByteArray| {
+                    Cell::Text(value.data())
+                })
             }
             ColumnReader::Int96ColumnReader(_) => refuse(descriptor, "times", use_as),
             ColumnReader::FixedLenByteArrayColumnReader(_) => refuse(descriptor, "raw bytes", use_as),
@@ -218,8 +257,9 @@ fn cells<T: DataType>(
     loop {
         values.clear();
         levels.clear();
-        let (n_records, n_values, n_levels) =
-            reader.read_records(BATCH, Some(&mut levels), None, &mut values).map_err(broken)?;
+        let (n_records, n_values, n_levels) = reader
+            .read_records(BATCH, Some(&mut levels), None, &mut values)
+            .map_err(broken)?;
         if n_records == 0 {
             break;
         }
@@ -234,19 +274,29 @@ fn cells<T: DataType>(
         }
         let mut present = values.iter();
         for level in &levels {
-            let next = if *level > 0 { present.next().map(&cell) } else { Some(Cell::Missing) };
-            visit(next.ok_or_else(|| DataError::Structure { why: "a column lacks values".to_owned() })?)?;
+            let next = if *level > 0 {
+                present.next().map(&cell)
+            } else {
+                Some(Cell::Missing)
+            };
+            visit(next.ok_or_else(|| DataError::Structure {
+                why: "a column lacks values".to_owned(),
+            })?)?;
         }
     }
     if n_read == n_rows { Ok(()) } else { contradiction() }
 }
 
 fn contradiction<T>() -> Result<T, DataError> {
-    Err(DataError::Structure { why: "a column has not as many values as its row group has rows".to_owned() })
+    Err(DataError::Structure {
+        why: "a column has not as many values as its row group has rows".to_owned(),
+    })
 }
 
 fn check_pages(file: &mut File, chunk: &ColumnChunkMetaData) -> Result<(), DataError> {
-    let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+    let start = chunk
+        .dictionary_page_offset()
+        .unwrap_or_else(|| chunk.data_page_offset());
     guard::check_pages(file, start, chunk.compressed_size())
 }
 
@@ -266,7 +316,11 @@ fn is_unsigned(descriptor: &ColumnDescriptor) -> bool {
 }
 
 fn refuse<T>(descriptor: &ColumnDescriptor, kind: &str, use_as: &'static str) -> Result<T, DataError> {
-    Err(DataError::ColumnKind { name: shortened(&descriptor.path().string()), kind: kind.to_owned(), use_as })
+    Err(DataError::ColumnKind {
+        name: shortened(&descriptor.path().string()),
+        kind: kind.to_owned(),
+        use_as,
+    })
 }
 
 fn broken(error: ParquetError) -> DataError {
@@ -276,7 +330,9 @@ fn broken(error: ParquetError) -> DataError {
             let text = other.to_string();
             let why = text.chars().filter(|c| !c.is_control()).take(200).collect();
             if text.contains("Disabled feature at compile time") {
-                DataError::Unsupported { what: "a compression that this build does not have".to_owned() }
+                DataError::Unsupported {
+                    what: "a compression that this build does not have".to_owned(),
+                }
             } else {
                 DataError::Structure { why }
             }

@@ -59,7 +59,11 @@ impl<'a> Cursor<'a> {
 
     fn advance(&mut self, n: u64) -> Result<(), Broken> {
         let n = usize::try_from(n).map_err(|_| Broken::End)?;
-        let end = self.position.checked_add(n).filter(|end| *end <= self.bytes.len()).ok_or(Broken::End)?;
+        let end = self
+            .position
+            .checked_add(n)
+            .filter(|end| *end <= self.bytes.len())
+            .ok_or(Broken::End)?;
         self.position = end;
         Ok(())
     }
@@ -93,7 +97,9 @@ impl<'a> Cursor<'a> {
             delta => last + i64::from(delta),
         };
         if !(0..=i64::from(i16::MAX)).contains(&number) {
-            return Err(Broken::Meaning("a field in its metadata has an impossible number"));
+            return Err(Broken::Meaning(
+                "a field in its metadata has an impossible number",
+            ));
         }
         Ok(Some((byte & 0x0f, number)))
     }
@@ -176,28 +182,40 @@ mod tests {
         assert_eq!(integer(&[0x02]), Ok(1));
         assert_eq!(integer(&[0xac, 0x02]), Ok(150));
         assert_eq!(integer(&[0xfe, 0xff, 0xff, 0xff, 0x0f]), Ok(i64::from(i32::MAX)));
-        assert_eq!(integer(&[0xff; 11]), Err(Broken::Meaning("a number in its metadata has more than 64 bits")));
+        assert_eq!(
+            integer(&[0xff; 11]),
+            Err(Broken::Meaning("a number in its metadata has more than 64 bits"))
+        );
         assert_eq!(integer(&[0x80]), Err(Broken::End));
     }
 
     #[test]
     fn a_structure_is_passed_over_whole() {
         // 1: i32 1, 2: binary "ab", 3: list of two bytes, 4: true, 5: struct {1: double}, 6: map of i32 to byte, end.
-        let mut bytes = vec![0x15, 0x02, 0x18, 0x02, b'a', b'b', 0x19, 0x23, 9, 9, 0x11, 0x1c, 0x17];
+        let mut bytes = vec![
+            0x15, 0x02, 0x18, 0x02, b'a', b'b', 0x19, 0x23, 9, 9, 0x11, 0x1c, 0x17,
+        ];
         bytes.extend([0; 8]);
         bytes.extend([0x00, 0x1b, 0x01, 0x53, 0x02, 0x07, 0x00]);
         let mut cursor = Cursor::new(&bytes);
         cursor.skip(STRUCT).unwrap();
         assert_eq!(cursor.position(), bytes.len());
         for n in 0..bytes.len() {
-            assert_eq!(Cursor::new(&bytes[..n]).skip(STRUCT), Err(Broken::End), "cut to {n}");
+            assert_eq!(
+                Cursor::new(&bytes[..n]).skip(STRUCT),
+                Err(Broken::End),
+                "cut to {n}"
+            );
         }
     }
 
     #[test]
     fn depth_and_length_are_bounded() {
         let nested = vec![0x1c; 100_000];
-        assert!(matches!(Cursor::new(&nested).skip(STRUCT), Err(Broken::Meaning(_))));
+        assert!(matches!(
+            Cursor::new(&nested).skip(STRUCT),
+            Err(Broken::Meaning(_))
+        ));
         let mut long = vec![0x19, 0xf3];
         long.extend([0xff, 0xff, 0xff, 0xff, 0x7f]);
         assert!(matches!(Cursor::new(&long).skip(STRUCT), Err(Broken::Meaning(_))));

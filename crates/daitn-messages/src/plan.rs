@@ -74,6 +74,8 @@ pub enum ConstraintName {
     Aggregator,
     /// Not enough memory or compute.
     Resources,
+    /// The kind of plan and the strategy do not go together.
+    Algorithm,
 }
 
 /// A dataset that was looked at and left out.

@@ -1,0 +1,295 @@
+//! Knowledge: descriptors, with an index for every property that a structured filter can ask for.
+//!
+//! Entries are numbered; an index is a sorted list of numbers. Columns, target and task are shared by many datasets, so
+//! each distinct combination (a *shape*) is kept once and is what a request is matched with.
+
+use crate::{
+    numbers,
+    postings::{Bits, Postings},
+};
+use daitn_messages::{
+    descriptor::{Body, Descriptor},
+    ids::{EntityId, EntityKind, OrganisationId},
+    learning::Task,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// What datasets and verification units with the same columns, target and task have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) task: Task,
+    /// Which entries have it.
+    pub(crate) entries: Postings,
+}
+
+type ShapeKey = (Vec<String>, String, Option<Vec<String>>);
+
+/// What a filter looks at, packed, so that scanning many entries touches little memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    pub(crate) kind: EntityKind,
+    pub(crate) organisation: u32,
+    pub(crate) jurisdiction: u32,
+    pub(crate) shape: Option<u32>,
+    pub(crate) records: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    descriptor: Arc<Descriptor>,
+    facts: Facts,
+}
+
+/// Texts that many entries share, numbered, each with its entries.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    numbers: HashMap<String, u32>,
+    entries: Vec<Postings>,
+}
+
+impl Names {
+    fn add(&mut self, name: &str, entry: u32) -> u32 {
+        let number = match self.numbers.get(name) {
+            Some(number) => *number,
+            None => {
+                let number = numbers::index(self.entries.len());
+                self.numbers.insert(name.to_owned(), number);
+                self.entries.push(Postings::default());
+                number
+            }
+        };
+        self.entries[number as usize].insert(entry);
+        number
+    }
+
+    fn remove(&mut self, number: u32, entry: u32) {
+        self.entries[number as usize].remove(entry);
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+
+    pub(crate) fn entries(&self, number: u32) -> &Postings {
+        &self.entries[number as usize]
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Postings> {
+        self.number(name).map(|number| self.entries(number))
+    }
+}
+
+/// All descriptors in force.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Knowledge {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_id: BTreeMap<EntityId, u32>,
+    kinds: [Postings; EntityKind::ALL.len()],
+    pub(crate) organisations: Names,
+    pub(crate) jurisdictions: Names,
+    /// Skill ids and tags of agents.
+    pub(crate) skills: Names,
+    pub(crate) shapes: Vec<Shape>,
+    shape_numbers: HashMap<ShapeKey, u32>,
+    /// Which shapes have a feature column.
+    columns: HashMap<String, Postings>,
+    /// Which shapes predict a column.
+    targets: HashMap<String, Postings>,
+}
+
+fn shape_key(features: &[String], target: &str, task: &Task) -> ShapeKey {
+    let mut sorted = features.to_vec();
+    sorted.sort_unstable();
+    let classes = match task {
+        Task::Classification { classes } => Some(classes.clone()),
+        Task::Regression => None,
+    };
+    (sorted, target.to_owned(), classes)
+}
+
+fn skill_words(body: &Body) -> Vec<&str> {
+    let Body::Agent(agent) = body else {
+        return Vec::new();
+    };
+    let ids = agent.skills.iter().map(|skill| skill.id.as_str());
+    let tags = agent.skills.iter().flat_map(|skill| &skill.tags);
+    let mut words: Vec<&str> = ids.chain(tags.map(String::as_str)).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+impl Knowledge {
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn get(&self, id: &EntityId) -> Option<&Arc<Descriptor>> {
+        self.by_id.get(id).map(|number| self.descriptor(*number))
+    }
+
+    pub(crate) fn number(&self, id: &EntityId) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    /// In the order of ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&EntityId, u32)> {
+        self.by_id.iter().map(|(id, number)| (id, *number))
+    }
+
+    pub(crate) fn descriptor(&self, number: u32) -> &Arc<Descriptor> {
+        &self.entry(number).descriptor
+    }
+
+    pub(crate) fn facts(&self, number: u32) -> Facts {
+        self.entry(number).facts
+    }
+
+    fn entry(&self, number: u32) -> &Entry {
+        self.entries[number as usize]
+            .as_ref()
+            .expect("indexes name only entries that are in force")
+    }
+
+    pub(crate) fn kind(&self, kind: EntityKind) -> &Postings {
+        &self.kinds[kind as usize]
+    }
+
+    /// Descriptors of a kind, in the order of ids.
+    pub(crate) fn of_kind(&self, kind: EntityKind) -> Vec<&Arc<Descriptor>> {
+        let numbers = self.kind(kind).as_slice();
+        let mut descriptors: Vec<_> = numbers.iter().map(|n| self.descriptor(*n)).collect();
+        descriptors.sort_unstable_by(|a, b| a.entity.cmp(&b.entity));
+        descriptors
+    }
+
+    pub(crate) fn insert(&mut self, descriptor: Descriptor) {
+        self.remove(&descriptor.entity);
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            numbers::index(self.entries.len() - 1)
+        });
+        let (shape, records) = match &descriptor.body {
+            Body::Dataset(body) => (
+                Some(self.shape(&body.features, &body.target, &body.task, number)),
+                body.records,
+            ),
+            Body::Verifier(body) => (
+                Some(self.shape(&body.features, &body.target, &body.task, number)),
+                body.records,
+            ),
+            _ => (None, 0),
+        };
+        for word in skill_words(&descriptor.body) {
+            self.skills.add(word, number);
+        }
+        let kind = descriptor.entity.kind;
+        self.kinds[kind as usize].insert(number);
+        let facts = Facts {
+            kind,
+            organisation: self
+                .organisations
+                .add(descriptor.entity.organisation.as_str(), number),
+            jurisdiction: self.jurisdictions.add(&descriptor.jurisdiction, number),
+            shape,
+            records,
+        };
+        self.by_id.insert(descriptor.entity.clone(), number);
+        self.entries[number as usize] = Some(Entry {
+            descriptor: Arc::new(descriptor),
+            facts,
+        });
+    }
+
+    pub(crate) fn remove(&mut self, id: &EntityId) -> bool {
+        let Some(number) = self.by_id.remove(id) else {
+            return false;
+        };
+        let entry = self.entries[number as usize]
+            .take()
+            .expect("indexes name only entries that are in force");
+        self.kinds[entry.facts.kind as usize].remove(number);
+        self.organisations.remove(entry.facts.organisation, number);
+        self.jurisdictions.remove(entry.facts.jurisdiction, number);
+        for word in skill_words(&entry.descriptor.body) {
+            let skill = self.skills.number(word).expect("added with the entry");
+            self.skills.remove(skill, number);
+        }
+        if let Some(shape) = entry.facts.shape {
+            self.shapes[shape as usize].entries.remove(number);
+        }
+        self.free.push(number);
+        true
+    }
+
+    fn shape(&mut self, features: &[String], target: &str, task: &Task, entry: u32) -> u32 {
+        let key = shape_key(features, target, task);
+        if let Some(number) = self.shape_numbers.get(&key) {
+            self.shapes[*number as usize].entries.insert(entry);
+            return *number;
+        }
+        let number = numbers::index(self.shapes.len());
+        for feature in &key.0 {
+            self.columns.entry(feature.clone()).or_default().insert(number);
+        }
+        self.targets.entry(target.to_owned()).or_default().insert(number);
+        let mut entries = Postings::default();
+        entries.insert(entry);
+        self.shapes.push(Shape {
+            task: task.clone(),
+            entries,
+        });
+        self.shape_numbers.insert(key, number);
+        number
+    }
+
+    /// Shapes that have all these feature columns and, where one is named, predict this column.
+    pub(crate) fn shapes_with(&self, features: &[String], target: Option<&str>) -> Vec<u32> {
+        let mut lists = Vec::with_capacity(features.len() + 1);
+        for feature in features {
+            match self.columns.get(feature) {
+                Some(list) => lists.push(list),
+                None => return Vec::new(),
+            }
+        }
+        if let Some(target) = target {
+            match self.targets.get(target) {
+                Some(list) => lists.push(list),
+                None => return Vec::new(),
+            }
+        }
+        lists.sort_by_key(|list| list.len());
+        let Some((rarest, others)) = lists.split_first() else {
+            return (0..numbers::index(self.shapes.len())).collect();
+        };
+        rarest
+            .as_slice()
+            .iter()
+            .copied()
+            .filter(|shape| others.iter().all(|list| list.contains(*shape)))
+            .filter(|shape| !self.shapes[*shape as usize].entries.is_empty())
+            .collect()
+    }
+
+    /// The numbers of these organisations, as a set; names that nobody has are left out.
+    pub(crate) fn organisation_bits(&self, organisations: &[OrganisationId]) -> Bits {
+        Bits::of(
+            organisations
+                .iter()
+                .filter_map(|organisation| self.organisations.number(organisation.as_str())),
+        )
+    }
+
+    /// The numbers of these jurisdictions, as a set; codes that nobody has are left out.
+    pub(crate) fn jurisdiction_bits(&self, jurisdictions: &[String]) -> Bits {
+        Bits::of(
+            jurisdictions
+                .iter()
+                .filter_map(|jurisdiction| self.jurisdictions.number(jurisdiction)),
+        )
+    }
+}

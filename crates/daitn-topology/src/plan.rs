@@ -1,0 +1,79 @@
+//! DRRT, the training view: from a request to *Feasible(plan)* or *Infeasible(binding constraints, nearest request)*.
+//!
+//! The steps, each in its own file:
+//! 1. `situation` — which datasets have the columns and qualify, where they are trained, who could combine, judge, serve;
+//! 2. `costing` — time, bytes and price of a set of sites, for each kind of plan;
+//! 3. `select` — which sites, within the bounds;
+//! 4. `consent` — what their owners' policies say, for exactly this cohort and these recipients; who is refused leaves
+//!    the pool and the choice is made again, until nobody is;
+//! 5. `ways` — each kind and strategy so considered, scored by expected quality, time and data, and the best taken;
+//! 6. `infeasible` — or else every bound that stands against it, and the nearest request that would do.
+
+mod situation;
+
+mod costing;
+
+mod chains;
+
+mod select;
+
+mod consent;
+pub use consent::site_context;
+
+mod ways;
+
+mod assemble;
+
+mod infeasible;
+
+use crate::topology::Topology;
+use daitn_messages::{
+    descriptor::Descriptor,
+    ids::{DecisionId, PlanId},
+    plan::Verdict,
+    policy::{PolicyAnswer, UseContext},
+    request::TrainingRequest,
+    units::UnixMillis,
+};
+
+/// How long a plan can be applied after it was made: long enough to read it, short enough that loads still hold.
+pub const PLAN_VALID_MS: u64 = 10 * 60 * 1_000;
+/// Most sites that a model travels through (itinerary, hybrid): hops are sequential, and each site's order names all
+/// others as recipients and peers. With more candidates the ones with most records are taken.
+pub const CHAINED_SITES_MAX: usize = 256;
+
+/// Names for what comes out, given by the caller, who has time and randomness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanIds {
+    /// Of the plan.
+    pub plan: PlanId,
+    /// Of the decision record.
+    pub decision: DecisionId,
+}
+
+/// Asks a policy whether a dataset may be used in these circumstances.
+pub(crate) type Permit<'p> = dyn FnMut(&Descriptor, &UseContext) -> PolicyAnswer + 'p;
+
+/// Decides whether and how a request can be met. The request has been validated.
+///
+/// `permit` is asked once for each candidate site and way that is seriously considered, and again only when the cohort
+/// or the recipients change; it is never asked the same question twice. The same inputs give the same verdict, byte for
+/// byte; `seed` decides only between equally good hosts.
+pub fn plan(
+    topology: &Topology,
+    request: &TrainingRequest,
+    permit: &mut Permit<'_>,
+    ids: PlanIds,
+    now: UnixMillis,
+    seed: u64,
+) -> Verdict {
+    let situation = situation::Situation::new(topology, request, now, seed);
+    let mut asker = consent::Asker::new(permit);
+    if situation.shortages().is_empty() {
+        let considered = ways::consider(&situation, &mut asker, &select::Bounds::of(request));
+        if let Some(plan) = assemble::plan(&situation, &mut asker, &considered, ids) {
+            return Verdict::Feasible { plan: Box::new(plan) };
+        }
+    }
+    infeasible::verdict(&situation, &mut asker)
+}

@@ -1,0 +1,385 @@
+//! The chosen draft as a plan, with its reasons in words.
+
+use super::{
+    PLAN_VALID_MS, PlanIds,
+    consent::{Asker, Refusal},
+    select::Bounds,
+    situation::Situation,
+    ways::{Considered, Draft, Evaluated, Way},
+};
+use crate::{numbers, quality};
+use daitn_messages::{
+    descriptor::Descriptor,
+    ids::NodeId,
+    plan::{Alternative, ConstraintName, Exclusion, Placement, Plan, Prediction, Site},
+    request::PlanKind,
+};
+use std::{collections::HashSet, fmt::Write as _};
+
+/// A cycle is given this many times its predicted time before it closes without those who are late.
+const ROUND_DEADLINE_FACTOR: f64 = 4.0;
+/// And never less than this: a garbage collection or a reconnect must not cost a site its round.
+const ROUND_DEADLINE_MS_MIN: f64 = 15_000.0;
+/// Where every link was measured, a prediction is taken to be right within a factor of two.
+const SPREAD_KNOWN: f64 = 2.0;
+/// Where some are assumed, within a factor of four.
+const SPREAD_ASSUMED: f64 = 4.0;
+
+/// The plan, if a way was chosen.
+pub(super) fn plan(
+    situation: &Situation<'_>,
+    asker: &mut Asker<'_, '_>,
+    considered: &Considered,
+    ids: PlanIds,
+) -> Option<Plan> {
+    let chosen = &considered.ways[considered.chosen?];
+    let draft = chosen.draft.as_ref()?;
+    let conductors = &situation.conductors[draft.conductors];
+    let policies = asker.determining(situation, &chosen.way, conductors, &draft.set);
+    let sites = sites(situation, chosen, draft, policies);
+    let chains = positions(draft);
+    let request = situation.request;
+    let n_sites = numbers::index(sites.len());
+    let cycle_ms = draft.totals.cycle_ms * ROUND_DEADLINE_FACTOR;
+    Some(Plan {
+        id: ids.plan,
+        decision: ids.decision,
+        request: request.clone(),
+        made_at: situation.now,
+        valid_until: situation.now.plus(PLAN_VALID_MS),
+        state_version: situation.topology.version(),
+        kind: chosen.way.kind,
+        strategy: chosen.way.strategy,
+        rounds: request.training.rounds,
+        quorum: request.training.quorum.unwrap_or((n_sites * 2).div_ceil(3)),
+        round_deadline_ms: request
+            .training
+            .round_deadline_ms
+            .unwrap_or_else(|| numbers::whole(cycle_ms.max(ROUND_DEADLINE_MS_MIN))),
+        shuffle: draft.shuffle,
+        aggregator: placement(conductors.main),
+        aggregator_spares: conductors.spares.iter().map(|d| placement(d)).collect(),
+        verifiers: verifiers(situation, &sites),
+        hosts: situation.hosts.clone(),
+        excluded: excluded(situation, chosen, draft),
+        prediction: prediction(draft),
+        alternatives: alternatives(situation, considered),
+        why: why(considered, chosen, draft),
+        sites,
+        chains,
+    })
+}
+
+fn placement(descriptor: &Descriptor) -> Placement {
+    Placement {
+        entity: descriptor.entity.clone(),
+        node: descriptor.node,
+    }
+}
+
+fn sites(
+    situation: &Situation<'_>,
+    chosen: &Evaluated,
+    draft: &Draft,
+    policies: Vec<Vec<String>>,
+) -> Vec<Site> {
+    let conductors = &situation.conductors[draft.conductors];
+    let costing = super::costing::Costing::new(situation, conductors, &chosen.way.strategy, None);
+    draft
+        .set
+        .iter()
+        .zip(policies)
+        .map(|(number, policies)| {
+            let candidate = &situation.candidates[*number as usize];
+            let leg = &costing.legs[*number as usize];
+            Site {
+                dataset: candidate.descriptor.entity.clone(),
+                descriptor_version: candidate.descriptor.version,
+                node: candidate.descriptor.node,
+                organisation: candidate.descriptor.organisation().clone(),
+                compute: candidate.facility.map(|facility| placement(facility.descriptor)),
+                records: candidate.body.records,
+                policies,
+                train_ms: numbers::whole(leg.train_ms),
+                transfer_ms: numbers::whole(leg.transfer_ms),
+            }
+        })
+        .collect()
+}
+
+/// The chains as positions in the plan's sites.
+fn positions(draft: &Draft) -> Vec<Vec<u32>> {
+    let position = |site: &u32| {
+        let place = draft.set.binary_search(site);
+        numbers::index(place.expect("chains are made of the set"))
+    };
+    draft
+        .chains
+        .iter()
+        .map(|chain| chain.iter().map(position).collect())
+        .collect()
+}
+
+/// Verification units: away from the training nodes, then from the training organisations, as far as there are enough.
+fn verifiers(situation: &Situation<'_>, sites: &[Site]) -> Vec<Placement> {
+    let nodes: HashSet<NodeId> = sites.iter().map(|site| site.node).collect();
+    let organisations: HashSet<_> = sites.iter().map(|site| &site.organisation).collect();
+    let mut units: Vec<_> = situation
+        .units
+        .iter()
+        .map(|unit| {
+            let same_node = nodes.contains(&unit.node);
+            (same_node, organisations.contains(unit.organisation()), *unit)
+        })
+        .collect();
+    units.sort_by(|a, b| (a.0, a.1, &a.2.entity).cmp(&(b.0, b.1, &b.2.entity)));
+    let request = &situation.request.verification;
+    let n_apart = units.iter().filter(|(same_node, _, _)| !same_node).count();
+    let n_units = match request.units {
+        Some(units) => units as usize,
+        // All that fit, without those that sit on a training node where the others are enough.
+        None => n_apart.max(request.required as usize),
+    };
+    units
+        .into_iter()
+        .take(n_units)
+        .map(|(_, _, unit)| placement(unit))
+        .collect()
+}
+
+/// What is expected of a draft.
+pub(super) fn prediction(draft: &Draft) -> Prediction {
+    let spread = if draft.totals.known {
+        SPREAD_KNOWN
+    } else {
+        SPREAD_ASSUMED
+    };
+    Prediction {
+        ms_low: numbers::whole(draft.totals.ms / spread),
+        ms: numbers::whole(draft.totals.ms),
+        ms_high: numbers::whole(draft.totals.ms * spread),
+        bytes: numbers::whole(draft.totals.bytes),
+        cost_micros: numbers::whole(draft.totals.cost_micros),
+        quality: draft.quality,
+        skew: draft.skew.unwrap_or(0.0),
+    }
+}
+
+/// A refusal as an exclusion.
+pub(super) fn refused(situation: &Situation<'_>, refusal: &Refusal) -> Exclusion {
+    let answer = &refusal.answer;
+    let mut reason = if !answer.errors.is_empty() {
+        format!("a policy could not be evaluated ({})", answer.errors.join("; "))
+    } else if answer.determining.is_empty() {
+        "no policy permits it".to_owned()
+    } else {
+        "a policy forbids it".to_owned()
+    };
+    let _ = write!(
+        reason,
+        ": purpose `{}`, algorithm `{}`, {} sites",
+        situation.request.purpose, refusal.algorithm, refusal.cohort
+    );
+    Exclusion {
+        entity: situation.candidates[refusal.candidate as usize]
+            .descriptor
+            .entity
+            .clone(),
+        constraint: ConstraintName::Policy,
+        reason,
+        policies: answer.determining.clone(),
+    }
+}
+
+/// Everything that was looked at and left out, in the order of ids.
+fn excluded(situation: &Situation<'_>, chosen: &Evaluated, draft: &Draft) -> Vec<Exclusion> {
+    let mut all = situation.excluded.clone();
+    let in_set: HashSet<u32> = draft.set.iter().copied().collect();
+    let mut told = HashSet::new();
+    for refusal in &chosen.refusals {
+        if !in_set.contains(&refusal.candidate) && told.insert(refusal.candidate) {
+            all.push(refused(situation, refusal));
+        }
+    }
+    let bounds = Bounds::of(situation.request);
+    let (constraint, reason) = if draft.set.len() >= bounds.sites_max {
+        let reason = format!(
+            "the request takes at most {} sites; others suit it better",
+            bounds.sites_max
+        );
+        (ConstraintName::Sites, reason)
+    } else if chosen.way.kind != PlanKind::Rounds && draft.set.len() >= super::CHAINED_SITES_MAX {
+        let reason = format!(
+            "a model travels through at most {} sites; others have more records",
+            super::CHAINED_SITES_MAX
+        );
+        (ConstraintName::Sites, reason)
+    } else {
+        let reason = "with it the bounds on time, bytes or price would not be kept".to_owned();
+        let constraint = if bounds.ms_max.is_finite() {
+            ConstraintName::Deadline
+        } else if bounds.bytes_max.is_finite() {
+            ConstraintName::Bytes
+        } else {
+            ConstraintName::Cost
+        };
+        (constraint, reason)
+    };
+    for (number, candidate) in situation.candidates.iter().enumerate() {
+        let number = numbers::index(number);
+        if !in_set.contains(&number) && !told.contains(&number) {
+            all.push(Exclusion {
+                entity: candidate.descriptor.entity.clone(),
+                constraint,
+                reason: reason.clone(),
+                policies: Vec::new(),
+            });
+        }
+    }
+    all.sort_by(|a, b| a.entity.cmp(&b.entity));
+    all
+}
+
+fn name(way: &Way) -> String {
+    match way.kind {
+        PlanKind::Rounds => format!("rounds of {}", way.strategy.as_str()),
+        PlanKind::Itinerary => "an itinerary".to_owned(),
+        PlanKind::Hybrid => "several itineraries side by side".to_owned(),
+    }
+}
+
+fn seconds(ms: f64) -> String {
+    if ms < 10_000.0 {
+        format!("{:.1} s", ms / 1e3)
+    } else {
+        format!("{:.0} s", ms / 1e3)
+    }
+}
+
+fn alternatives(situation: &Situation<'_>, considered: &Considered) -> Vec<Alternative> {
+    let best = considered
+        .chosen
+        .and_then(|chosen| considered.ways[chosen].draft.as_ref());
+    considered
+        .ways
+        .iter()
+        .enumerate()
+        .map(|(i, other)| Alternative {
+            kind: other.way.kind,
+            strategy: other.way.strategy,
+            prediction: other.draft.as_ref().map(prediction).unwrap_or_default(),
+            why_not: match (&other.draft, best) {
+                _ if considered.chosen == Some(i) => String::new(),
+                (None, _) => why_none(situation, other),
+                (Some(draft), Some(best)) => why_not(draft, best),
+                (Some(_), None) => String::new(),
+            },
+        })
+        .collect()
+}
+
+fn why_none(situation: &Situation<'_>, way: &Evaluated) -> String {
+    let refused: HashSet<u32> = way.refusals.iter().map(|refusal| refusal.candidate).collect();
+    if refused.is_empty() {
+        "no set of sites keeps the request's bounds in this way".to_owned()
+    } else {
+        format!(
+            "policies refuse `{}` at {} of {} sites, and the rest does not keep the request's bounds",
+            way.way.algorithm(),
+            refused.len(),
+            situation.candidates.len()
+        )
+    }
+}
+
+fn why_not(draft: &Draft, best: &Draft) -> String {
+    let mut reasons = Vec::new();
+    let less = best.quality - draft.quality;
+    if less > 0.0005 {
+        reasons.push(format!(
+            "expected quality {:.3} instead of {:.3}",
+            draft.quality, best.quality
+        ));
+    } else {
+        reasons.push(format!(
+            "expected quality {:.3} is no worthwhile gain over {:.3}",
+            draft.quality, best.quality
+        ));
+    }
+    if draft.totals.ms > best.totals.ms * 1.05 {
+        reasons.push(format!(
+            "{} instead of {}",
+            seconds(draft.totals.ms),
+            seconds(best.totals.ms)
+        ));
+    }
+    if draft.totals.bytes > best.totals.bytes * 1.05 {
+        let more = draft.totals.bytes / best.totals.bytes.max(1.0);
+        reasons.push(format!("{more:.1} times the bytes"));
+    }
+    if draft.set.len() < best.set.len() {
+        reasons.push(format!(
+            "only {} of {} sites take part",
+            draft.set.len(),
+            best.set.len()
+        ));
+    }
+    reasons.join("; ")
+}
+
+fn why(considered: &Considered, chosen: &Evaluated, draft: &Draft) -> String {
+    let mut text = format!(
+        "Chose {} over {} sites with {} records. ",
+        name(&chosen.way),
+        draft.set.len(),
+        draft.totals.records
+    );
+    let _ = match draft.skew {
+        Some(skew) => write!(
+            text,
+            "Label skew is {skew:.2} (0 is the same mix everywhere, 1 is one class a site)"
+        ),
+        None if draft.set.len() < 2 => write!(text, "One site has no label skew"),
+        None => write!(
+            text,
+            "Too few owners tell their label shares, so a skew of {:.2} is assumed",
+            quality::SKEW_ASSUMED
+        ),
+    };
+    let _ = write!(
+        text,
+        "; with {:.0} steps a site and round this way is expected to reach {:.1} % of centralised quality in {}.",
+        draft.steps,
+        draft.quality * 100.0,
+        seconds(draft.totals.ms)
+    );
+    for other in &considered.ways {
+        if let Some(other_draft) = &other.draft
+            && other.way != chosen.way
+        {
+            let _ = write!(
+                text,
+                " {} would reach {:.1} % in {}.",
+                capital(&name(&other.way)),
+                other_draft.quality * 100.0,
+                seconds(other_draft.totals.ms)
+            );
+        }
+    }
+    if considered.ways.len() == 1 {
+        text.push_str(" No other way was considered: the request or the number of sites rules them out.");
+    } else {
+        text.push_str(
+            " A doubling of the time must buy 0.01 of quality; of ways that are alike the simplest is taken.",
+        );
+    }
+    text
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map(|first| first.to_uppercase().chain(chars).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,513 @@
+//! Step 1: what there is. Which datasets have the columns and qualify, which compute trains on them, who could combine,
+//! who could judge, who could serve.
+
+use crate::{model::ModelCost, placement, topology::Topology};
+use daitn_messages::{
+    descriptor::{Body, ComputeBody, DatasetBody, Descriptor},
+    ids::{EntityId, EntityKind, OrganisationId},
+    learning::{Strategy, Task},
+    plan::{Constraint, ConstraintName, Exclusion, Placement},
+    request::{PlanKind, TrainingRequest},
+    units::UnixMillis,
+};
+use std::collections::{HashMap, HashSet};
+
+/// Aggregators that take over when the first is lost.
+const SPARES_MAX: usize = 2;
+/// Organisations whose aggregators are tried when policies refuse the best one's.
+const CONDUCTOR_ORGANISATIONS_MAX: usize = 4;
+/// Candidates whose distance decides which aggregator is nearest: more would not change the mean much.
+const DISTANCE_SAMPLE: usize = 512;
+/// Most exclusions that a verdict lists.
+const EXCLUSIONS_MAX: usize = 10_000;
+/// Memory that a facility needs beside the table, in models: weights, gradients and two buffers.
+const MODELS_IN_MEMORY: u64 = 4;
+
+/// A dataset that qualifies and can be trained on now, policies aside.
+pub(super) struct Candidate<'a> {
+    pub(super) descriptor: &'a Descriptor,
+    pub(super) body: &'a DatasetBody,
+    /// Label shares in the order of the request's classes, where the owner tells them.
+    pub(super) shares: Option<Vec<f32>>,
+    /// The facility that trains, where it is not the node itself.
+    pub(super) facility: Option<Facility<'a>>,
+    /// Multiply-adds a millisecond that this job gets.
+    pub(super) rate_per_ms: f64,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Facility<'a> {
+    pub(super) descriptor: &'a Descriptor,
+    pub(super) body: &'a ComputeBody,
+}
+
+/// Who could drive a job and who could take over.
+pub(super) struct Conductors<'a> {
+    pub(super) main: &'a Descriptor,
+    pub(super) price_micros_per_gb: u64,
+    pub(super) spares: Vec<&'a Descriptor>,
+    /// Organisations of all of them, sorted.
+    pub(super) organisations: Vec<OrganisationId>,
+}
+
+/// What there is for a request.
+pub(super) struct Situation<'a> {
+    pub(super) topology: &'a Topology,
+    pub(super) request: &'a TrainingRequest,
+    pub(super) now: UnixMillis,
+    pub(super) model: ModelCost,
+    /// In the order of ids.
+    pub(super) candidates: Vec<Candidate<'a>>,
+    pub(super) excluded: Vec<Exclusion>,
+    /// Datasets with the columns, target and task.
+    pub(super) n_with_columns: usize,
+    /// Best first.
+    pub(super) conductors: Vec<Conductors<'a>>,
+    /// Verification units that know the truth of the target, in the order of ids.
+    pub(super) units: Vec<&'a Descriptor>,
+    pub(super) hosts: Vec<Placement>,
+}
+
+impl<'a> Situation<'a> {
+    pub(super) fn new(
+        topology: &'a Topology,
+        request: &'a TrainingRequest,
+        now: UnixMillis,
+        seed: u64,
+    ) -> Self {
+        let spec = request.model_spec();
+        let mut situation = Self {
+            topology,
+            request,
+            now,
+            model: ModelCost::of(&spec),
+            candidates: Vec::new(),
+            excluded: Vec::new(),
+            n_with_columns: 0,
+            conductors: Vec::new(),
+            units: Vec::new(),
+            hosts: Vec::new(),
+        };
+        situation.match_data();
+        situation.assign_compute();
+        situation.conductors = situation.find_conductors();
+        if let Some(deployment) = &request.deployment {
+            let wanted = placement::Wanted {
+                spec: &spec,
+                replicas: deployment.replicas as usize,
+                exclude: &[],
+                now,
+                seed,
+            };
+            situation.hosts = placement::hosts(topology, &wanted);
+        }
+        situation
+    }
+
+    /// How many verification units are asked; 0 if there are too few.
+    pub(super) fn n_units(&self) -> usize {
+        match self.request.verification.units {
+            Some(units) => units as usize,
+            None => self.units.len(),
+        }
+    }
+
+    fn match_data(&mut self) {
+        let knowledge = &self.topology.knowledge;
+        let filter = Filter::new(self.topology, self.request);
+        let shapes = knowledge.shapes_with(&self.request.features, Some(&self.request.target));
+        let mut matched: Vec<(&'a Descriptor, Option<usize>)> = Vec::new();
+        let mut class_maps: Vec<Vec<Option<usize>>> = Vec::new();
+        for shape in shapes {
+            let shape = &knowledge.shapes[shape as usize];
+            let map = class_map(&self.request.task, &shape.task);
+            let place = map.map(|map| {
+                class_maps.push(map);
+                class_maps.len() - 1
+            });
+            let entries = shape.entries.as_slice().iter();
+            matched.extend(entries.map(|number| (&**knowledge.descriptor(*number), place)));
+        }
+        matched.sort_unstable_by(|a, b| a.0.entity.cmp(&b.0.entity));
+        for (descriptor, place) in matched {
+            match (&descriptor.body, place) {
+                (Body::Dataset(_), None) => self.exclude(
+                    &descriptor.entity,
+                    ConstraintName::Schema,
+                    "it has the columns, but its target has classes that the request does not name, or is of another kind",
+                ),
+                (Body::Dataset(body), Some(place)) => {
+                    self.n_with_columns += 1;
+                    match self.unfit(&filter, descriptor, body) {
+                        Some((constraint, reason)) => self.exclude(&descriptor.entity, constraint, &reason),
+                        None => self.candidates.push(Candidate {
+                            descriptor,
+                            body,
+                            shares: shares(body, &class_maps[place]),
+                            facility: None,
+                            rate_per_ms: 0.0,
+                        }),
+                    }
+                }
+                (Body::Verifier(_), Some(_)) if self.topology.reachability.takes_work(descriptor.node) => {
+                    self.units.push(descriptor);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn exclude(&mut self, entity: &EntityId, constraint: ConstraintName, reason: &str) {
+        if self.excluded.len() < EXCLUSIONS_MAX {
+            self.excluded.push(Exclusion {
+                entity: entity.clone(),
+                constraint,
+                reason: reason.to_owned(),
+                policies: Vec::new(),
+            });
+        }
+    }
+
+    /// Why a dataset with the columns cannot take part now, policies aside.
+    fn unfit(
+        &self,
+        filter: &Filter<'_>,
+        descriptor: &Descriptor,
+        body: &DatasetBody,
+    ) -> Option<(ConstraintName, String)> {
+        if let Some(reason) = filter.refuses(descriptor) {
+            return Some((ConstraintName::Sites, reason));
+        }
+        if body.records < filter.records_min {
+            let reason = format!(
+                "it has {} records, the request takes datasets of at least {}",
+                body.records, filter.records_min
+            );
+            return Some((ConstraintName::Records, reason));
+        }
+        match self.topology.node(descriptor.node) {
+            Some(state) if state.online && !state.draining => None,
+            Some(state) if state.online => {
+                let reason = "its node is being drained and takes no new work".to_owned();
+                Some((ConstraintName::Reachability, reason))
+            }
+            _ => {
+                let reason = "its node is not connected".to_owned();
+                Some((ConstraintName::Reachability, reason))
+            }
+        }
+    }
+
+    /// Gives every candidate compute: its node's own, or of the facilities that its owner allows the one that is least
+    /// shared. Who gets none is excluded.
+    fn assign_compute(&mut self) {
+        let mut shared_by: HashMap<&'a EntityId, u32> = HashMap::new();
+        let mut kept: Vec<Candidate<'a>> = Vec::with_capacity(self.candidates.len());
+        for mut candidate in std::mem::take(&mut self.candidates) {
+            let own = candidate.body.compute_rate;
+            if own > 0 {
+                let share = self
+                    .topology
+                    .resources
+                    .free_share(&candidate.descriptor.entity, self.now);
+                candidate.rate_per_ms = own as f64 / 1_000.0 * share;
+                kept.push(candidate);
+                continue;
+            }
+            let n_others = |facility: &Facility<'_>| shared_by.get(&facility.descriptor.entity).copied();
+            let rate = |facility: &Facility<'_>| {
+                self.facility_rate(facility) / f64::from(n_others(facility).unwrap_or(0) + 1)
+            };
+            let mut best: Option<(f64, Facility<'a>)> = None;
+            for facility in self.facilities(candidate.body) {
+                let offered = rate(&facility);
+                if best.is_none_or(|(known, _)| offered > known) {
+                    best = Some((offered, facility));
+                }
+            }
+            match best {
+                Some((_, facility)) => {
+                    *shared_by.entry(&facility.descriptor.entity).or_default() += 1;
+                    candidate.facility = Some(facility);
+                    kept.push(candidate);
+                }
+                None => {
+                    let reason = format!(
+                        "its node has no compute, and none of the {} facilities that its owner allows is connected \
+                         with enough memory",
+                        candidate.body.compute_allowed.len()
+                    );
+                    self.exclude(&candidate.descriptor.entity, ConstraintName::Resources, &reason);
+                }
+            }
+        }
+        for candidate in &mut kept {
+            if let Some(facility) = candidate.facility {
+                let sharing = shared_by.get(&facility.descriptor.entity).copied().unwrap_or(1);
+                candidate.rate_per_ms = self.facility_rate(&facility) / f64::from(sharing);
+            }
+        }
+        self.candidates = kept;
+    }
+
+    fn facilities(&self, body: &DatasetBody) -> impl Iterator<Item = Facility<'a>> {
+        let table_bytes = body
+            .records
+            .saturating_mul(self.request.features.len() as u64 + 1)
+            .saturating_mul(4);
+        let needed_bytes = self
+            .model
+            .bytes
+            .saturating_mul(MODELS_IN_MEMORY)
+            .saturating_add(table_bytes);
+        let topology = self.topology;
+        let mut allowed: Vec<&EntityId> = body.compute_allowed.iter().collect();
+        allowed.sort_unstable();
+        allowed.dedup();
+        allowed
+            .into_iter()
+            .filter_map(|entity| topology.get(entity))
+            .filter(|descriptor| topology.reachability.takes_work(descriptor.node))
+            .filter_map(move |descriptor| match &descriptor.body {
+                Body::Compute(body) if body.memory_bytes >= needed_bytes && body.compute_rate > 0 => {
+                    Some(Facility { descriptor, body })
+                }
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    fn facility_rate(&self, facility: &Facility<'_>) -> f64 {
+        let share = self
+            .topology
+            .resources
+            .free_share(&facility.descriptor.entity, self.now);
+        facility.body.compute_rate as f64 / 1_000.0 * share
+    }
+
+    /// Aggregators by distance, then price; for each organisation once with spares of any organisation and, where that
+    /// makes a difference, once with spares of its own only: recipients are what policies look at.
+    fn find_conductors(&self) -> Vec<Conductors<'a>> {
+        let needed_bytes = self
+            .model
+            .bytes
+            .saturating_mul(u64::from(self.request.sla.sites_min));
+        let mut ranked: Vec<(u64, u64, &'a Descriptor)> = Vec::new();
+        for descriptor in self.topology.of_kind(EntityKind::Aggregator) {
+            if let Body::Aggregator(body) = &descriptor.body
+                && self.topology.reachability.takes_work(descriptor.node)
+                && body.storage_bytes >= needed_bytes
+            {
+                ranked.push((
+                    self.distance_micros(descriptor),
+                    body.price_micros_per_gb,
+                    descriptor,
+                ));
+            }
+        }
+        ranked.sort_unstable_by(|a, b| (a.0, a.1, &a.2.entity).cmp(&(b.0, b.1, &b.2.entity)));
+        let mut seen = HashSet::new();
+        let firsts: Vec<_> = ranked
+            .iter()
+            .filter(|(_, _, descriptor)| seen.insert(descriptor.organisation()))
+            .take(CONDUCTOR_ORGANISATIONS_MAX)
+            .collect();
+        let mut options = Vec::new();
+        for (_, price_micros_per_gb, main) in firsts {
+            let option = |own_only: bool| {
+                let spares: Vec<&'a Descriptor> = ranked
+                    .iter()
+                    .map(|(_, _, descriptor)| *descriptor)
+                    .filter(|d| d.node != main.node)
+                    .filter(|d| !own_only || d.organisation() == main.organisation())
+                    .take(SPARES_MAX)
+                    .collect();
+                let mut organisations: Vec<OrganisationId> = std::iter::once(main)
+                    .chain(&spares)
+                    .map(|d| d.organisation().clone())
+                    .collect();
+                organisations.sort_unstable();
+                organisations.dedup();
+                Conductors {
+                    main,
+                    price_micros_per_gb: *price_micros_per_gb,
+                    spares,
+                    organisations,
+                }
+            };
+            let any = option(false);
+            let differs = any.organisations.len() > 1;
+            options.push(any);
+            if differs {
+                options.push(option(true));
+            }
+        }
+        options
+    }
+
+    /// Mean time to move the model between an aggregator and the candidates, microseconds.
+    fn distance_micros(&self, aggregator: &Descriptor) -> u64 {
+        let sample = self.candidates.len().min(DISTANCE_SAMPLE);
+        let total: f64 = self.candidates[..sample]
+            .iter()
+            .map(|candidate| {
+                let path = self.topology.path(aggregator.node, candidate.descriptor.node);
+                path.transfer_ms(self.model.bytes)
+            })
+            .sum();
+        crate::numbers::whole(total * 1_000.0 / sample.max(1) as f64)
+    }
+
+    /// What is missing whatever sites are chosen.
+    pub(super) fn shortages(&self) -> Vec<Constraint> {
+        let request = self.request;
+        let mut missing = Vec::new();
+        let mut short = |name, needed: usize, available: usize, unit: &str, explanation: String| {
+            missing.push(Constraint {
+                name,
+                needed: needed as f64,
+                available: available as f64,
+                unit: unit.to_owned(),
+                explanation,
+            });
+        };
+        let sites_min = request.sla.sites_min as usize;
+        if self.n_with_columns == 0 {
+            let explanation = format!(
+                "No dataset has the {} feature columns and the target `{}` with these classes. Search for the columns to \
+                 see what there is.",
+                request.features.len(),
+                request.target
+            );
+            short(ConstraintName::Schema, sites_min, 0, "sites", explanation);
+        }
+        if self.conductors.is_empty() {
+            let explanation =
+                "No aggregator with enough storage is connected. Attach one to a node.".to_owned();
+            short(ConstraintName::Aggregator, 1, 0, "aggregators", explanation);
+        }
+        let units = request
+            .verification
+            .units
+            .unwrap_or(0)
+            .max(request.verification.required) as usize;
+        if self.units.len() < units {
+            let explanation = format!(
+                "{} connected verification units have a hold-out with these columns; {units} are asked for.",
+                self.units.len()
+            );
+            short(
+                ConstraintName::Verifiers,
+                units,
+                self.units.len(),
+                "units",
+                explanation,
+            );
+        }
+        let replicas = request.deployment.as_ref().map_or(0, |d| d.replicas as usize);
+        if self.hosts.len() < replicas {
+            let explanation = format!(
+                "{} connected hosts have memory for the model; {replicas} replicas are asked for.",
+                self.hosts.len()
+            );
+            short(
+                ConstraintName::Hosts,
+                replicas,
+                self.hosts.len(),
+                "hosts",
+                explanation,
+            );
+        }
+        if !goes_together(request.training.kind, request.training.strategy.as_ref()) {
+            let explanation =
+                "SCAFFOLD's control variates are combined after every site's work, so it needs rounds: a \
+                               model that travels has no such moment."
+                    .to_owned();
+            short(ConstraintName::Algorithm, 1, 0, "kinds", explanation);
+        }
+        missing
+    }
+}
+
+/// Whether this strategy can be used in this kind of plan.
+pub(super) fn goes_together(kind: Option<PlanKind>, strategy: Option<&Strategy>) -> bool {
+    !(matches!(strategy, Some(Strategy::Scaffold))
+        && matches!(kind, Some(PlanKind::Itinerary | PlanKind::Hybrid)))
+}
+
+/// The request's filter with every name looked up.
+struct Filter<'a> {
+    organisations: Option<HashSet<&'a OrganisationId>>,
+    jurisdictions: Option<HashSet<&'a str>>,
+    datasets: Option<HashSet<&'a EntityId>>,
+    records_min: u64,
+}
+
+impl<'a> Filter<'a> {
+    fn new(_topology: &Topology, request: &'a TrainingRequest) -> Self {
+        let data = &request.data;
+        Self {
+            organisations: (!data.organisations.is_empty()).then(|| data.organisations.iter().collect()),
+            jurisdictions: (!data.jurisdictions.is_empty())
+                .then(|| data.jurisdictions.iter().map(String::as_str).collect()),
+            datasets: (!data.datasets.is_empty()).then(|| data.datasets.iter().collect()),
+            records_min: data.records_min,
+        }
+    }
+
+    fn refuses(&self, descriptor: &Descriptor) -> Option<String> {
+        let lacks = |set: Option<bool>| set == Some(false);
+        if lacks(
+            self.organisations
+                .as_ref()
+                .map(|s| s.contains(descriptor.organisation())),
+        ) {
+            Some(format!(
+                "the request does not name its organisation {}",
+                descriptor.organisation()
+            ))
+        } else if lacks(
+            self.jurisdictions
+                .as_ref()
+                .map(|s| s.contains(descriptor.jurisdiction.as_str())),
+        ) {
+            Some(format!(
+                "the request does not name its jurisdiction {}",
+                descriptor.jurisdiction
+            ))
+        } else if lacks(self.datasets.as_ref().map(|s| s.contains(&descriptor.entity))) {
+            Some("the request names other datasets".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// For each class of the request its place among the data's, where the data has it. `None` if the data has a class that
+/// the request does not name, or the tasks are of different kinds: its rows could not be used.
+fn class_map(wanted: &Task, found: &Task) -> Option<Vec<Option<usize>>> {
+    match (wanted, found) {
+        (Task::Regression, Task::Regression) => Some(Vec::new()),
+        (Task::Classification { classes: wanted }, Task::Classification { classes: found }) => {
+            let places: HashMap<&str, usize> =
+                found.iter().enumerate().map(|(i, c)| (c.as_str(), i)).collect();
+            let map: Vec<Option<usize>> = wanted
+                .iter()
+                .map(|class| places.get(class.as_str()).copied())
+                .collect();
+            let n_found = map.iter().flatten().collect::<HashSet<_>>().len();
+            (n_found == places.len()).then_some(map)
+        }
+        _ => None,
+    }
+}
+
+fn shares(body: &DatasetBody, map: &[Option<usize>]) -> Option<Vec<f32>> {
+    let told = body.label_distribution.as_ref()?;
+    let ordered: Vec<f32> = map
+        .iter()
+        .map(|place| place.and_then(|i| told.get(i)).copied().unwrap_or(0.0))
+        .collect();
+    (!ordered.is_empty()).then_some(ordered)
+}

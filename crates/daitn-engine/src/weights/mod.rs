@@ -216,7 +216,7 @@ pub fn write(numbers: &[f32], layout: &Layout) -> Result<Vec<u8>, WeightsError> 
 /// instance.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn write_parts(parts: &[&[f32]], layout: &Layout) -> Result<Vec<u8>, WeightsError> {
     let header = header(layout);
     let bytes = Vec::with_capacity(header.len() + 4 * layout.n_elements());
@@ -231,7 +231,7 @@ pub fn write_parts(parts: &[&[f32]], layout: &Layout) -> Result<Vec<u8>, Weights
 /// in one step: give a new name and rename it.
 ///
 /// # Errors
-/// As for [`write`], and what the disk says.
+/// As for [`write()`], and what the disk says.
 pub fn write_file(path: &Path, parts: &[&[f32]], layout: &Layout) -> Result<(), WeightsError> {
     let mut writer = Writer::new(BufWriter::new(File::create(path)?), layout)?;
     for part in parts {

@@ -269,7 +269,7 @@ fn dependencies_point_down_only() {
 }
 
 /// Which crates may name an outside technology.
-const OWNERS: [(&str, &[&str]); 14] = [
+const OWNERS: [(&str, &[&str]); 15] = [
     ("iroh", &["daitn-fabric"]),
     ("iroh-relay", &["daitn-fabric"]),
     ("bao-tree", &["daitn-fabric"]),
@@ -277,8 +277,9 @@ const OWNERS: [(&str, &[&str]); 14] = [
     ("cedar-policy", &["daitn-policy"]),
     ("tantivy", &["daitn-control"]),
     ("candle-core", &["daitn-engine"]),
+    ("gemm", &["daitn-engine"]),
     ("parquet", &["daitn-engine"]),
-    ("csv", &["daitn-engine"]),
+    ("csv-core", &["daitn-engine"]),
     ("safetensors", &["daitn-engine"]),
     ("utoipa", &["daitn-gateway", "daitn-messages"]),
     ("prometheus-client", &["daitn-oam"]),

@@ -47,16 +47,23 @@ pub(crate) struct Global {
 /// The nouns.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// A whole network on this machine, on real data, from nothing to served answers
+    Demo(crate::demo::Arguments),
+    /// A control center and a gateway on this machine
+    Up(Box<commands::up::Arguments>),
+    /// The demo's agent
+    #[command(hide = true)]
+    DemoAgent(crate::demo::reader::Arguments),
     /// Make, list and revoke join tokens
     #[command(subcommand)]
     Token(commands::token::Command),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Key(commands::key::Command),
-    /// List, inspect, drain and revoke nodes
+    /// Join, run, list, inspect, drain and revoke nodes
     #[command(subcommand)]
     Node(commands::node::Command),
-    /// List and inspect datasets
+    /// Describe, publish, list and inspect datasets
     #[command(subcommand)]
     Data(commands::data::Command),
     /// Plan, run, watch and stop training jobs
@@ -65,7 +72,7 @@ pub(crate) enum Command {
     /// List, deploy, roll back and query models
     #[command(subcommand)]
     Model(commands::model::Command),
-    /// List, inspect and call agents
+    /// Register, list, inspect and call agents
     #[command(subcommand)]
     Agent(commands::agent::Command),
     /// Find anything: datasets, compute, models, hosts, verifiers, aggregators, agents
@@ -76,7 +83,9 @@ pub(crate) enum Command {
     /// Open the record of a decision
     Explain(commands::explain::Arguments),
     /// The state of the domain in one look
-    Status,
+    Status(commands::status::Arguments),
+    /// Look at everything between this machine and a domain, and say what fails and what mends it
+    Doctor(commands::doctor::Arguments),
     /// Choose which domain to talk to
     #[command(subcommand)]
     Context(commands::context::Command),
@@ -89,6 +98,10 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it goes on until it is stopped, so that it needs more than one thread.
     pub(crate) fn is_long_lived(&self) -> bool {
-        false
+        match self {
+            Self::Demo(_) | Self::DemoAgent(_) | Self::Up(_) => true,
+            Self::Node(command) => command.is_long_lived(),
+            _ => false,
+        }
     }
 }

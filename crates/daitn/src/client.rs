@@ -13,6 +13,7 @@ use daitn_messages::{
     ids::JobId,
     operation::Operation,
     rejection::{Code, Rejection},
+    units::UnixMillis,
 };
 use reqwest::{Method, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -31,6 +32,12 @@ pub(crate) struct Client {
     base: String,
     key: Option<ApiKey>,
     timeout: Duration,
+}
+
+/// The envelope of an answer.
+#[derive(serde::Deserialize)]
+struct Envelope<T> {
+    data: T,
 }
 
 /// The bytes of an answer that was not a refusal.
@@ -56,6 +63,10 @@ impl Client {
             .user_agent(concat!("daitn/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true);
+        if is_loopback(&base) {
+            // A proxy of this machine's environment cannot know our loopback.
+            builder = builder.no_proxy();
+        }
         if let Some(path) = &context.ca_file {
             let pem = crate::files::read_text(path)?;
             let authority = reqwest::Certificate::from_pem(pem.as_bytes())
@@ -78,15 +89,15 @@ impl Client {
         })
     }
 
-    /// The address of the domain.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
-    }
-
     /// Asks the control center through the gateway.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, operation: &Operation) -> Result<T, Failure> {
-        let reply = self.call(&Endpoint::of(operation)?).await?;
-        read(&reply.body)
+        self.rest(&Endpoint::of(operation)?).await
+    }
+
+    /// Calls an address of our own REST API, whose answers come in an envelope.
+    pub(crate) async fn rest<T: DeserializeOwned>(&self, endpoint: &Endpoint) -> Result<T, Failure> {
+        let envelope: Envelope<T> = read(&self.call(endpoint).await?.body)?;
+        Ok(envelope.data)
     }
 
     /// Calls an address of the gateway.
@@ -110,6 +121,22 @@ impl Client {
             .call(&Endpoint::new(Method::POST, path).body(body.clone()))
             .await?;
         Ok((read(&reply.body)?, reply.decision))
+    }
+
+    /// The server's clock, as its `Date` header tells it in whole seconds.
+    pub(crate) async fn date(&self, endpoint: &Endpoint) -> Result<Option<UnixMillis>, Failure> {
+        let request = self
+            .request(endpoint.method.clone(), &endpoint.path)
+            .timeout(self.timeout);
+        let response = request.send().await.map_err(|error| self.broken(&error))?;
+        let date = response
+            .headers()
+            .get(header::DATE)
+            .and_then(|value| value.to_str().ok());
+        Ok(date.and_then(|text| {
+            let moment = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
+            u64::try_from(moment).ok().map(UnixMillis)
+        }))
     }
 
     /// The events of a job: first the whole view, then each change.
@@ -169,6 +196,16 @@ impl Client {
     }
 }
 
+fn is_loopback(base: &str) -> bool {
+    let host = reqwest::Url::parse(base)
+        .ok()
+        .and_then(|url| url.host_str().map(ToOwned::to_owned));
+    host.is_some_and(|host| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
 /// The last cause in the chain: the one that says what happened.
 pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
@@ -196,8 +233,6 @@ async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, Broken> {
 
 /// Reads a body.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    // 204 has no body: `Answer::Done`.
-    let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| {
         Failure::internal(format!(
             "the gateway's answer is not what this build expects: {error}"

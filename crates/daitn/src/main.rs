@@ -6,15 +6,21 @@
 mod cli;
 mod client;
 mod commands;
+mod config;
 mod context;
+mod demo;
 mod failure;
 mod files;
 mod inference;
 mod measure;
 mod output;
 mod paint;
+mod preview;
 mod progress;
 mod render;
+mod roles;
+mod shutdown;
+mod terminal;
 mod views;
 
 use clap::Parser;

@@ -23,10 +23,6 @@ pub(crate) struct MeasureError {
 }
 
 impl Span {
-    /// So many seconds.
-    pub(crate) const fn seconds(n: u64) -> Self {
-        Self(Duration::from_secs(n))
-    }
     /// In milliseconds; bounded when it was read.
     pub(crate) fn ms(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)

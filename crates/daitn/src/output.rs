@@ -61,10 +61,6 @@ impl Output {
     pub(crate) fn is_lines(self) -> bool {
         self.format == Format::Jsonl
     }
-    /// Whether progress is unwanted.
-    pub(crate) fn is_quiet(self) -> bool {
-        self.quiet
-    }
     /// Whether progress may move the cursor.
     pub(crate) fn is_animated(self) -> bool {
         !self.quiet && io::stderr().is_terminal()

@@ -3,7 +3,7 @@
 use crate::{
     output::Output,
     paint::Paint,
-    render::{bytes, duration_ms, sparkline},
+    render::{bytes, sparkline},
     views::phase_word,
 };
 use daitn_messages::job::{CycleView, JobEvent, JobPhase, JobView};
@@ -192,9 +192,4 @@ impl Progress {
             None => self.output.say(line),
         }
     }
-}
-
-/// How long something took, as a short remark.
-pub(crate) fn took(ms: u64) -> String {
-    format!("in {}", duration_ms(ms))
 }

@@ -45,17 +45,16 @@ impl Endpoint {
     pub(crate) fn of(operation: &Operation) -> Result<Self, Failure> {
         let get = |path: String| Self::new(Method::GET, path);
         let post = |path: String| Self::new(Method::POST, path);
-        let delete = |path: String| Self::new(Method::DELETE, path);
         Ok(match operation {
             Operation::CreateToken(token) => post("/v1/tokens".into()).body(json(token)?),
             Operation::ListTokens => get("/v1/tokens".into()),
-            Operation::RevokeToken(token) => delete(format!("/v1/tokens/{token}")),
+            Operation::RevokeToken(token) => post(format!("/v1/tokens/{token}/revoke")),
             Operation::CreateKey(key) => post("/v1/keys".into()).body(json(key)?),
             Operation::ListKeys => get("/v1/keys".into()),
-            Operation::RevokeKey(key) => delete(format!("/v1/keys/{key}")),
+            Operation::RevokeKey(key) => post(format!("/v1/keys/{key}/revoke")),
             Operation::ListNodes => get("/v1/nodes".into()),
             Operation::GetNode(node) => get(format!("/v1/nodes/{node}")),
-            Operation::RevokeNode(node) => delete(format!("/v1/nodes/{node}")),
+            Operation::RevokeNode(node) => post(format!("/v1/nodes/{node}/revoke")),
             Operation::DrainNode(node, draining) => {
                 post(format!("/v1/nodes/{node}/drain")).body(json!({ "draining": draining }))
             }
@@ -82,7 +81,7 @@ impl Endpoint {
                 replicas,
             } => post("/v1/deployments".into())
                 .body(json!({ "model": model, "version": version, "replicas": replicas })),
-            Operation::StopDeployment(deployment) => delete(format!("/v1/deployments/{deployment}")),
+            Operation::StopDeployment(deployment) => post(format!("/v1/deployments/{deployment}/stop")),
             Operation::RollBack(model) => post(format!("/v1/models/{model}/rollback")),
             Operation::Can(question) => post("/v1/policy/can".into()).body(json(question)?),
             Operation::GetPolicy => get("/v1/policy".into()),

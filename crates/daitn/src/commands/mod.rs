@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod data;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod help;
 pub(crate) mod job;
@@ -15,6 +16,7 @@ pub(crate) mod policy;
 pub(crate) mod search;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod up;
 
 use crate::{
     cli::{Cli, Command, Global},
@@ -65,6 +67,10 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Ending {
         output,
     };
     match cli.command {
+        Command::Demo(arguments) => crate::demo::run(&arguments, output).await,
+        Command::Up(arguments) => up::run(&app, *arguments).await,
+        Command::DemoAgent(arguments) => crate::demo::reader::run(&arguments, output).await,
+        Command::Doctor(arguments) => doctor::run(&app, arguments).await,
         Command::Token(command) => token::run(&app, command).await,
         Command::Key(command) => key::run(&app, command).await,
         Command::Node(command) => node::run(&app, command).await,
@@ -75,7 +81,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Ending {
         Command::Search(arguments) => search::run(&app, arguments).await,
         Command::Policy(command) => policy::run(&app, command).await,
         Command::Explain(arguments) => explain::run(&app, &arguments).await,
-        Command::Status => status::run(&app).await,
+        Command::Status(arguments) => status::run(&app, &arguments).await,
         Command::Context(command) => context::run(&app, command),
         Command::Help(arguments) => help::run(&app, &arguments),
         Command::Completion(arguments) => completion::run(&arguments),

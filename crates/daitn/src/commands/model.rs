@@ -1,6 +1,6 @@
 //! `daitn model`: what was trained, where it comes from, where it runs, and what it answers.
 
-use super::{App, all, confirmed, parsed};
+use super::{App, confirmed, parsed};
 use crate::{
     client::{Client, Endpoint, read, segment},
     failure::{Ending, Exit, Failure},
@@ -10,9 +10,8 @@ use crate::{
 use clap::Subcommand;
 use daitn_messages::{
     descriptor::Body,
-    ids::{DeploymentId, EntityKind, Slug},
+    ids::{DeploymentId, Slug},
     job::DeploymentView,
-    learning::ModelVersion,
     operation::{ModelView, Operation},
     rejection::Rejection,
 };
@@ -127,28 +126,9 @@ fn name_and_version(text: &str) -> Result<(Slug, Option<u32>), Failure> {
 
 /// Registered models with their deployments.
 pub(crate) async fn models(client: &Client) -> Result<Vec<ModelView>, Failure> {
-    let hits = all(client, EntityKind::Model).await?;
-    let deployments: Vec<DeploymentView> = client.ask(&Operation::ListDeployments).await?;
-    let views = hits.into_iter().filter_map(|hit| {
-        let Body::Model(body) = &hit.descriptor.body else {
-            return None;
-        };
-        let model = ModelVersion {
-            name: hit.descriptor.entity.name.clone(),
-            version: body.model_version,
-        };
-        let deployments = deployments
-            .iter()
-            .filter(|d| d.model.name == model.name)
-            .cloned()
-            .collect();
-        Some(ModelView {
-            model,
-            descriptor: hit.descriptor,
-            deployments,
-        })
-    });
-    Ok(views.collect())
+    client
+        .rest(&Endpoint::new(reqwest::Method::GET, "/v1/models"))
+        .await
 }
 
 async fn find(client: &Client, name: &Slug, version: Option<u32>) -> Result<ModelView, Failure> {

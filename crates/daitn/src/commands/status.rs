@@ -1,20 +1,65 @@
-//! `daitn status`: the state of the domain in one look.
+//! `daitn status`: the state of the domain in one look; with `--wait` also when it is not there yet.
 
 use super::App;
 use crate::{
-    failure::{Ending, Exit},
+    client::Client,
+    failure::{Ending, Exit, Failure},
+    measure::Span,
     output::Shown,
     paint::Paint,
     render::{count, facts},
 };
+use clap::Args;
 use daitn_messages::operation::{Operation, StatusView};
+use std::time::{Duration, Instant};
+
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether to wait.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Wait this long until the domain answers, and until what is asked for beside is there
+    #[arg(long, value_name = "DURATION")]
+    wait: Option<Span>,
+    /// With --wait: until so many nodes are online
+    #[arg(long, default_value_t = 0, requires = "wait", value_name = "N")]
+    nodes: u64,
+    /// With --wait: until so many entities are described
+    #[arg(long, default_value_t = 0, requires = "wait", value_name = "N")]
+    descriptors: u64,
+}
 
 /// Runs it.
-pub(crate) async fn run(app: &App) -> Ending {
-    let client = app.client()?;
-    let status: StatusView = client.ask(&Operation::Status).await?;
-    app.output.show(&Status(status))?;
-    Ok(Exit::Done)
+pub(crate) async fn run(app: &App, arguments: &Arguments) -> Ending {
+    let until = Instant::now() + arguments.wait.map_or(Duration::ZERO, |wait| wait.0);
+    loop {
+        let failure = match look(app).await {
+            Ok(status)
+                if status.nodes_online >= arguments.nodes && status.descriptors >= arguments.descriptors =>
+            {
+                app.output.show(&Status(status))?;
+                return Ok(Exit::Done);
+            }
+            Ok(status) => Failure::timed_out(format!(
+                "{} nodes were online in time, {} entities described",
+                status.nodes_online, status.descriptors
+            ))
+            .hint("See which are missing: daitn node list"),
+            Err(failure) => failure,
+        };
+        // Without a context, or without a connection yet: `daitn up` may be starting this moment.
+        let may_come = matches!(failure.exit, Exit::Connection | Exit::TimeOut | Exit::Usage);
+        if !may_come || Instant::now() + PAUSE > until {
+            return Err(failure);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn look(app: &App) -> Result<StatusView, Failure> {
+    let client: Client = app.client()?;
+    client.ask(&Operation::Status).await
 }
 
 #[derive(serde::Serialize)]

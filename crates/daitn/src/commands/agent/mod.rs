@@ -6,21 +6,26 @@ use crate::{
     failure::{Ending, Exit, Failure},
     output::Shown,
     paint::Paint,
+    terminal,
     views::{Card, Hits},
 };
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use daitn_messages::{
-    ids::{EntityId, EntityKind},
+    ids::{EntityId, EntityKind, Slug},
     operation::Operation,
     rejection::Code,
     request::Hit,
 };
+use daitn_terminals::{AgentOptions, TerminalOptions};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Register an A2A agent with a node on this machine, by the agent's URL
+    Register(RegisterArguments),
     /// List agents
     List,
     /// One agent, with its skills
@@ -37,9 +42,43 @@ pub(crate) enum Command {
     },
 }
 
+/// Which agent, and where.
+#[derive(Debug, Args)]
+pub(crate) struct RegisterArguments {
+    /// Its name within the organisation
+    name: Slug,
+    /// Where it is: its card lies at `/.well-known/agent-card.json`
+    agent_url: String,
+    /// The directory of the node that holds it; a running node takes it up at once
+    #[arg(long, value_name = "DIRECTORY")]
+    node_dir: PathBuf,
+    /// ISO 3166-1 alpha-2 code of the law that it is under
+    #[arg(long, value_name = "CODE")]
+    jurisdiction: String,
+}
+
+async fn register(app: &App, arguments: RegisterArguments) -> Ending {
+    let RegisterArguments {
+        name,
+        agent_url,
+        node_dir,
+        jurisdiction,
+    } = arguments;
+    let options = TerminalOptions::Agent(AgentOptions {
+        name,
+        url: agent_url,
+        jurisdiction,
+    });
+    let written = terminal::write(&node_dir, &options)?;
+    let published = terminal::tell(&node_dir, written).await?;
+    app.output.show(&published)?;
+    Ok(Exit::Done)
+}
+
 /// Runs it.
 pub(crate) async fn run(app: &App, command: Command) -> Ending {
     match command {
+        Command::Register(arguments) => return register(app, arguments).await,
         Command::List => app
             .output
             .show(&Hits(all(&app.client()?, EntityKind::Agent).await?))?,

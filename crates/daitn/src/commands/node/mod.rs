@@ -1,5 +1,8 @@
 //! `daitn node`: the nodes of the domain.
 
+mod attach;
+mod join;
+
 use super::{App, confirmed};
 use crate::{
     client::Client,
@@ -19,6 +22,14 @@ use daitn_messages::{
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make this machine a node of a domain: makes its key, checks the center's, and joins
+    Join(join::JoinArguments),
+    /// Run a node until Ctrl-C
+    Run(join::RunArguments),
+    /// Attach an aggregator, verifier, model host or compute facility to a node on this machine
+    Attach(Box<attach::AttachArguments>),
+    /// Take a terminal back from a node on this machine
+    Detach(attach::DetachArguments),
     /// List the domain's nodes
     List,
     /// One node
@@ -44,9 +55,20 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it goes on until it is stopped.
+    pub(crate) fn is_long_lived(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+}
+
 /// Runs it.
 pub(crate) async fn run(app: &App, command: Command) -> Ending {
     match command {
+        Command::Join(arguments) => return join::join(app, arguments).await,
+        Command::Run(arguments) => return join::run(app, arguments).await,
+        Command::Attach(arguments) => return attach::attach(app, *arguments).await,
+        Command::Detach(arguments) => return attach::detach(app, arguments).await,
         Command::List => {
             let nodes: Vec<NodeView> = app.client()?.ask(&Operation::ListNodes).await?;
             app.output.show(&List(nodes))?;

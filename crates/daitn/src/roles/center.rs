@@ -1,0 +1,359 @@
+//! A control center and a gateway as one process. They are two endpoints with two keys and meet only through messages:
+//! no payload of a session passes the control plane's endpoint.
+
+use super::{
+    bound::{Bound, again},
+    oam,
+};
+use crate::{
+    config::Config,
+    context::{ApiKey, Context, Contexts},
+    failure::{Exit, Failure},
+    files::{Lock, key, read_text, write_private},
+    output::Output,
+    paint::Paint,
+    shutdown::Stop,
+};
+use daitn_control::{Center, CenterConfig, CenterHandle, Timing};
+use daitn_fabric::{Endpoint, EndpointOptions, Relay, RelayOptions};
+use daitn_gateway::{Control, Gateway, GatewayHandle, JobFeed};
+use daitn_messages::{
+    ids::{ApiKeyId, JobId},
+    operation::{Answer, Operation, Principal, Scope},
+    rejection::Rejection,
+    session::Peer,
+    signed::NodeKey,
+    snapshot::Snapshot,
+};
+use daitn_oam::{health::Health, metrics::Metrics, server::OamServer};
+use daitn_store::Store;
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::json;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// Sessions of the gateway get this long to end.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// How to run it, beyond its configuration.
+pub(crate) struct RunCenter<'a> {
+    /// Where its state is kept.
+    pub(crate) directory: &'a Path,
+    /// Its configuration.
+    pub(crate) config: Config,
+    /// The context that is written; none: none.
+    pub(crate) context: Option<String>,
+    /// Whether the end of standard input stops it.
+    pub(crate) stop_with_stdin: bool,
+}
+
+/// Runs a control center and a gateway until they are told to stop.
+pub(crate) async fn run(given: RunCenter<'_>, output: Output) -> Result<Exit, Failure> {
+    let RunCenter {
+        directory,
+        config,
+        context,
+        stop_with_stdin,
+    } = given;
+    let _lock = Lock::take(directory)?;
+    let stop = Stop::new(stop_with_stdin)?;
+    let parts = start(directory, &config).await?;
+    let admin = admin_key(directory, &config, &parts.center).await?;
+    let url = public_url(&config, &parts.gateway);
+    if let Some(name) = &context {
+        write_context(name, &url, admin)?;
+    }
+    tell(output, &config, &parts, directory, context.as_deref())?;
+    let ending = tokio::select! {
+        () = stop.wait() => Ok(Exit::Done),
+        fault = parts.center.ended() => Err(Failure::internal(fault.map_or_else(
+            || "the control center ended by itself".to_owned(),
+            |error| error.to_string(),
+        ))),
+    };
+    tracing::info!("the control center and the gateway shut down");
+    parts.shutdown().await;
+    ending
+}
+
+/// Everything that runs.
+struct Parts {
+    center: CenterHandle,
+    gateway: GatewayHandle,
+    sessions: Endpoint,
+    relay: Option<Relay>,
+    oam: Option<OamServer>,
+}
+
+impl Parts {
+    /// First what takes requests, then what answers them.
+    async fn shutdown(self) {
+        self.gateway.shutdown().await;
+        self.sessions.shutdown(SHUTDOWN_GRACE).await;
+        self.center.shutdown().await;
+        if let Some(relay) = self.relay {
+            relay.shutdown().await;
+        }
+        if let Some(oam) = self.oam {
+            oam.shutdown().await;
+        }
+    }
+}
+
+async fn start(directory: &Path, config: &Config) -> Result<Parts, Failure> {
+    let mut bound = Bound::load(directory)?;
+    let (center_key, gateway_key) = (
+        key(&directory.join("center.key"))?,
+        key(&directory.join("gateway.key"))?,
+    );
+    let relay = relay(config, &bound).await?;
+    let relay_url = relay
+        .as_ref()
+        .map(|relay| match config.center.relay_url.as_str() {
+            "" => relay.url(),
+            url => url.to_owned(),
+        });
+    let control = endpoint(
+        &center_key,
+        again(config.center.listen, bound.control),
+        relay_url.as_deref(),
+    )
+    .await?;
+    // The sessions' endpoint listens where the control plane's does, at a port of its own.
+    let beside = SocketAddr::new(config.center.listen.ip(), bound.sessions);
+    let sessions = endpoint(&gateway_key, beside, relay_url.as_deref()).await?;
+    bound.control = port_of(&control).unwrap_or(bound.control);
+    bound.sessions = port_of(&sessions).unwrap_or(bound.sessions);
+    bound.relay = relay.as_ref().map_or(bound.relay, |relay| relay.address().port());
+    let center = center(
+        directory,
+        config,
+        center_key,
+        control.clone(),
+        &sessions,
+        relay_url,
+    )
+    .await?;
+    let (metrics, health) = (Metrics::default(), Health::default());
+    let gateway = gateway(config, &bound, &center, &sessions, &metrics).await?;
+    bound.api = gateway.local_addr().port();
+    bound.save(directory)?;
+    oam::watch_fabric(&metrics, "center", control);
+    oam::watch_fabric(&metrics, "gateway", sessions.clone());
+    oam::watch_gateway(&metrics, gateway.stats());
+    oam::watch_center(&metrics, center.clone());
+    oam::check_disk(&health, directory).await;
+    check_center(&health, center.clone(), config).await;
+    let oam = oam::serve(&config.metrics, metrics, health).await?;
+    Ok(Parts {
+        center,
+        gateway,
+        sessions,
+        relay,
+        oam,
+    })
+}
+
+async fn endpoint(key: &NodeKey, listen: SocketAddr, relay: Option<&str>) -> Result<Endpoint, Failure> {
+    let mut options = EndpointOptions::new(*key.to_bytes()).bound_to(listen);
+    options.relays = relay.map(ToOwned::to_owned).into_iter().collect();
+    Endpoint::bind(options).await.map_err(|error| {
+        Failure::usage(error.to_string())
+            .hint("Another process may have the port: give another --fabric-listen.")
+    })
+}
+
+fn port_of(endpoint: &Endpoint) -> Option<u16> {
+    endpoint.peer().addresses.first().map(SocketAddr::port)
+}
+
+async fn relay(config: &Config, bound: &Bound) -> Result<Option<Relay>, Failure> {
+    let Some(listen) = config.center.relay else {
+        return Ok(None);
+    };
+    // Everybody who proves a key is served, within the relay's bounds: a node has to pass it before it can join.
+    let options = RelayOptions::new(again(listen, bound.relay), Arc::new(|_| true));
+    Relay::bind(options)
+        .await
+        .map(Some)
+        .map_err(|error| Failure::usage(error.to_string()))
+}
+
+async fn center(
+    directory: &Path,
+    config: &Config,
+    key: NodeKey,
+    control: Endpoint,
+    sessions: &Endpoint,
+    relay: Option<String>,
+) -> Result<CenterHandle, Failure> {
+    let path = directory.join("control.db");
+    let store = Store::open(&path)
+        .await
+        .map_err(|error| Failure::file(&path, error))?;
+    let announced = (!config.center.announce.is_empty()).then(|| Peer {
+        node: key.id(),
+        addresses: config.center.announce.clone(),
+        relay: relay.clone(),
+    });
+    let center = CenterConfig {
+        domain: config.center.domain.to_string(),
+        operator: config.center.organisation.clone(),
+        key,
+        peer: announced,
+        relay,
+        gateways: vec![sessions.peer()],
+        timing: Timing::default(),
+    };
+    Center::start(center, store, control)
+        .await
+        .map_err(|error| Failure::internal(error.to_string()))
+}
+
+async fn gateway(
+    config: &Config,
+    bound: &Bound,
+    center: &CenterHandle,
+    sessions: &Endpoint,
+    metrics: &Metrics,
+) -> Result<GatewayHandle, Failure> {
+    let mut section = config.gateway.clone();
+    section.listen = again(section.listen, bound.api);
+    let text = metrics.clone();
+    let control = Arc::new(InProcess(center.clone()));
+    Gateway::start_with_metrics(
+        section,
+        control,
+        sessions.clone(),
+        Some(Arc::new(move || text.to_text())),
+    )
+    .await
+    .map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The control center in this process, as the gateway sees it.
+struct InProcess(CenterHandle);
+
+impl Control for InProcess {
+    fn call(&self, principal: Principal, operation: Operation) -> BoxFuture<'_, Result<Answer, Rejection>> {
+        self.0.call(principal, operation).boxed()
+    }
+    fn snapshot(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.0.snapshot()
+    }
+    fn watch_job(&self, principal: Principal, job: JobId) -> BoxFuture<'_, Result<JobFeed, Rejection>> {
+        self.0.watch_job(principal, job).boxed()
+    }
+}
+
+/// A check that sends a question through the center's loop.
+async fn check_center(health: &Health, center: CenterHandle, config: &Config) {
+    // A name for the record: authority inside this process is the handle itself.
+    let asker = Principal {
+        key: ApiKeyId::new(0, [0; 10]),
+        organisation: config.center.organisation.clone(),
+        scopes: vec![Scope::Read],
+    };
+    health
+        .add("control center", move || {
+            let (center, asker) = (center.clone(), asker.clone());
+            async move {
+                center
+                    .call(asker, Operation::Status)
+                    .await
+                    .map(drop)
+                    .map_err(|r| r.to_string())
+            }
+        })
+        .await;
+}
+
+/// The first API key, made at the first start and kept in a file that only its owner reads.
+async fn admin_key(directory: &Path, config: &Config, center: &CenterHandle) -> Result<ApiKey, Failure> {
+    let path = key_file(directory);
+    if path.exists() {
+        return Ok(ApiKey::new(read_text(&path)?.trim()));
+    }
+    let made = center
+        .bootstrap_key(config.center.organisation.clone())
+        .await
+        .map_err(|rejection| {
+            Failure::from(rejection).hint(format!(
+                "{} is gone, and its key is in force. Restore the file, or begin in a fresh directory.",
+                path.display()
+            ))
+        })?;
+    write_private(&path, made.secret.as_bytes())?;
+    Ok(ApiKey::new(made.secret))
+}
+
+fn key_file(directory: &Path) -> PathBuf {
+    directory.join("admin.key")
+}
+
+/// Where clients find the gateway: the name in its certificate, if it was told.
+fn public_url(config: &Config, gateway: &GatewayHandle) -> String {
+    config.gateway.public_url.clone().unwrap_or_else(|| gateway.url())
+}
+
+fn write_context(name: &str, url: &str, key: ApiKey) -> Result<(), Failure> {
+    let mut contexts = Contexts::load()?;
+    let ca_file = contexts
+        .contexts
+        .get(name)
+        .and_then(|context| context.ca_file.clone());
+    contexts.contexts.insert(
+        name.to_owned(),
+        Context {
+            url: url.to_owned(),
+            api_key: Some(key),
+            ca_file,
+        },
+    );
+    contexts.current = Some(name.to_owned());
+    contexts.save().map(drop)
+}
+
+fn tell(
+    output: Output,
+    config: &Config,
+    parts: &Parts,
+    directory: &Path,
+    context: Option<&str>,
+) -> Result<(), Failure> {
+    let (paint, url, domain) = (
+        Paint::stderr(),
+        public_url(config, &parts.gateway),
+        &config.center.domain,
+    );
+    let peer = parts.center.peer();
+    let addresses: Vec<String> = peer.addresses.iter().map(ToString::to_string).collect();
+    let context_line = match context {
+        Some(name) => format!("context {} is in use", paint.name(name)),
+        None => format!("API key in {}", key_file(directory).display()),
+    };
+    output.say(format!(
+        "Domain {} is up.\n  APIs     {url}   {context_line}\n  Nodes    UDP {}\n  State    {}\n\nNext, in another \
+         terminal:\n  daitn token create --organisation NAME     a token for a node of an organisation\n  daitn status\n\
+         Stop it with Ctrl-C.",
+        paint.name(domain),
+        addresses.join(", "),
+        directory.display()
+    ));
+    output.ready(&json!({
+        "event": "ready",
+        "domain": domain,
+        "url": url,
+        "center": peer.node,
+        "addresses": addresses,
+        "relay": peer.relay,
+        "key_file": std::fs::canonicalize(key_file(directory)).unwrap_or_else(|_| key_file(directory)),
+        "context": context,
+        "metrics": parts.oam.as_ref().map(|oam| format!("http://{}/metrics", oam.address())),
+    }))
+}

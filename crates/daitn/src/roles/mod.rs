@@ -1,0 +1,9 @@
+//! The roles that a process can have, wired together: each file starts one, serves until it is told to stop, and shuts
+//! it down in order.
+
+mod bound;
+pub(crate) mod center;
+pub(crate) mod member;
+pub(crate) mod node;
+pub(crate) mod oam;
+pub(crate) mod socket;

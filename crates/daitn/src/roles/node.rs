@@ -1,0 +1,154 @@
+//! A node as a process: endpoint, terminals, metrics, until it is told to stop.
+
+use super::member::{Member, terminals};
+use crate::{
+    config::Config,
+    failure::{Exit, Failure},
+    files::{Lock, key, private_directory},
+    output::Output,
+    roles::oam,
+    shutdown::Stop,
+};
+use daitn_fabric::{Endpoint, EndpointOptions};
+use daitn_messages::rejection::Code;
+use daitn_oam::{health::Health, metrics::Metrics, server::OamServer};
+use daitn_terminals::{Contact, Node, NodeHandle, NodeOptions, NodeStatus, load_terminals};
+use serde_json::json;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// A node is said to be ready at the latest after this time, also when the control center is away.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two looks.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+
+/// How to run it, beyond its configuration.
+pub(crate) struct RunNode<'a> {
+    /// Its directory.
+    pub(crate) directory: &'a Path,
+    /// Its configuration.
+    pub(crate) config: Config,
+    /// Whether the end of standard input stops it.
+    pub(crate) stop_with_stdin: bool,
+}
+
+/// Runs a node until it is told to stop, or thrown out.
+pub(crate) async fn run(given: RunNode<'_>, output: Output) -> Result<Exit, Failure> {
+    let RunNode {
+        directory,
+        config,
+        stop_with_stdin,
+    } = given;
+    let member = Member::load(directory)?;
+    let _lock = Lock::take(directory)?;
+    let stop = Stop::new(stop_with_stdin)?;
+    let endpoint = endpoint(directory, &config, &member).await?;
+    let handle = start(directory, &config, &member, endpoint.clone()).await?;
+    let oam = observe(directory, &config, &handle, endpoint).await?;
+    let status = settled(&handle).await;
+    output.say(format!(
+        "Node {} of {} runs. Stop it with Ctrl-C.",
+        member.name, member.organisation
+    ));
+    output.ready(&json!({
+        "event": "ready",
+        "node": status.node,
+        "name": member.name,
+        "organisation": member.organisation,
+        "terminals": status.terminals,
+        "metrics": oam.as_ref().map(|oam| format!("http://{}/metrics", oam.address())),
+    }))?;
+    let ending = tokio::select! {
+        () = stop.wait() => Ok(Exit::Done),
+        failure = thrown_out(&handle) => Err(failure),
+    };
+    tracing::info!("the node shuts down");
+    handle.shutdown().await;
+    if let Some(oam) = oam {
+        oam.shutdown().await;
+    }
+    ending
+}
+
+async fn endpoint(directory: &Path, config: &Config, member: &Member) -> Result<Endpoint, Failure> {
+    let key = key(&directory.join("node.key"))?;
+    let mut options = EndpointOptions::new(*key.to_bytes()).bound_to(config.node.listen);
+    options.relays = member.relay.iter().cloned().collect();
+    Endpoint::bind(options)
+        .await
+        .map_err(|error| Failure::usage(error.to_string()))
+}
+
+async fn start(
+    directory: &Path,
+    config: &Config,
+    member: &Member,
+    endpoint: Endpoint,
+) -> Result<NodeHandle, Failure> {
+    private_directory(&terminals(directory))?;
+    let key = key(&directory.join("node.key"))?;
+    let (state, center) = (directory.to_owned(), member.center.clone());
+    let mut options = NodeOptions::new(
+        member.name.as_str(),
+        state,
+        key,
+        center,
+        member.organisation.clone(),
+    );
+    options.terminals =
+        load_terminals(&terminals(directory)).map_err(|error| Failure::usage(error.to_string()))?;
+    options.artifacts_bytes_max = config.node.artifacts_max.0;
+    options.threads = config.node.threads;
+    Node::start(options, endpoint)
+        .await
+        .map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The node's status once the control center has all of its terminals, or said why not. A center that is away does not
+/// keep the node from running: after a while it is ready all the same.
+async fn settled(handle: &NodeHandle) -> NodeStatus {
+    let begun = Instant::now();
+    loop {
+        let status = handle.status();
+        let refused = matches!(status.contact, Contact::Refused { .. } | Contact::Revoked);
+        let connected = matches!(status.contact, Contact::Connected { .. });
+        let known = status
+            .terminals
+            .iter()
+            .all(|terminal| terminal.attached || terminal.problem.is_some());
+        if refused || (connected && known) || begun.elapsed() > SETTLE_TIMEOUT {
+            return status;
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
+}
+
+async fn observe(
+    directory: &Path,
+    config: &Config,
+    handle: &NodeHandle,
+    endpoint: Endpoint,
+) -> Result<Option<OamServer>, Failure> {
+    let (metrics, health) = (Metrics::default(), Health::default());
+    oam::watch_fabric(&metrics, "node", endpoint);
+    oam::watch_node(&metrics, handle.clone());
+    oam::check_disk(&health, directory).await;
+    oam::check_contact(&health, handle.clone()).await;
+    oam::serve(&config.metrics, metrics, health).await
+}
+
+/// Returns when the control center has revoked the node.
+async fn thrown_out(handle: &NodeHandle) -> Failure {
+    let mut contact = handle.contact();
+    loop {
+        if *contact.borrow_and_update() == Contact::Revoked {
+            return Failure::new(Code::NotEnrolled, "the control center has revoked this node")
+                .hint("Ask the operator why. To come back, join with a new token in another directory.");
+        }
+        if contact.changed().await.is_err() {
+            return Failure::internal("the node ended by itself");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The contract with scripts: what is printed where, the envelope, the exit codes, the codes' pages.
+
+use crate::lab::{DAITN, Lab, Ran, ran};
+use serde_json::{Value, json};
+use std::process::Command;
+
+/// A command of somebody who has no domain.
+fn nobody(arguments: &[&str]) -> Ran {
+    let directory = tempfile::tempdir().unwrap();
+    ran(Command::new(DAITN)
+        .args(arguments)
+        .env("DAITN_CONFIG_DIR", directory.path())
+        .env_remove("DAITN_URL")
+        .env_remove("DAITN_CONTEXT")
+        .env("NO_COLOR", "1"))
+}
+
+#[test]
+fn usage_errors_end_with_2() {
+    for arguments in [
+        &["no-such-noun"][..],
+        &["job", "plan"],
+        &["job", "plan", "/no/such/file"],
+        &["job", "list"],
+        &["context", "use", "nowhere"],
+        &["job", "get", "not-a-job"],
+        &["token", "create", "--organisation", "Not A Slug"],
+        &["status", "--timeout", "5"],
+    ] {
+        let found = nobody(arguments);
+        assert_eq!(found.code, 2, "{arguments:?}: {}{}", found.stdout, found.stderr);
+        assert_eq!(
+            found.stdout, "",
+            "{arguments:?}: standard output holds results only"
+        );
+        let error = nobody(&[arguments, &["-o", "json"]].concat()).error();
+        assert!(
+            error["code"].is_string() && error["message"].is_string(),
+            "{arguments:?}: {error}"
+        );
+        assert_eq!(
+            error["docs"],
+            format!("daitn help {}", error["code"].as_str().unwrap())
+        );
+    }
+}
+
+#[test]
+fn no_connection_ends_with_3() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let found = nobody(&["--url", &url, "status", "-o", "json"]);
+    assert_eq!(found.code, 3);
+    assert_eq!(found.error()["code"], "E0206");
+}
+
+#[test]
+fn no_answer_ends_with_4() {
+    // Connections are taken by the kernel, and nobody answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let found = nobody(&["--url", &url, "status", "--timeout", "200ms", "-o", "json"]);
+    assert_eq!((found.code, &found.error()["code"]), (4, &json!("E0407")));
+}
+
+#[test]
+fn every_code_has_a_page() {
+    let pages = nobody(&["help", "-o", "json"]).data();
+    for page in pages.as_array().unwrap() {
+        let code = page["code"].as_str().unwrap();
+        let shown = nobody(&["help", code]).ok().stdout;
+        assert!(
+            shown.contains(code) && shown.contains(page["page"].as_str().unwrap()),
+            "{shown}"
+        );
+    }
+    assert_eq!(nobody(&["help", "E9999"]).code, 2);
+    assert!(
+        nobody(&["help", "job", "plan"])
+            .ok()
+            .stdout
+            .contains("nothing moves")
+    );
+}
+
+/// Every command that is listed has help that parses, and completion knows it.
+#[test]
+fn what_is_listed_exists() {
+    let help = nobody(&["--help"]).ok().stdout;
+    let nouns: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| {
+            line.strip_prefix("  ")?
+                .split(' ')
+                .next()
+                .filter(|noun| !noun.is_empty())
+        })
+        .collect();
+    assert!(nouns.len() > 12, "{nouns:?}");
+    let script = nobody(&["completion", "bash"]).ok().stdout;
+    for noun in nouns {
+        nobody(&[noun, "--help"]).ok();
+        assert!(script.contains(noun));
+    }
+    assert!(!help.contains("demo-agent"), "hidden");
+}
+
+#[test]
+fn results_come_in_every_format_and_errors_of_the_network_with_their_codes() {
+    let lab = Lab::start();
+    let status = lab.json(&["status"]).data();
+    assert_eq!(
+        (status["domain"].as_str(), status["nodes"].as_u64()),
+        (Some("local"), Some(0))
+    );
+    assert_eq!(lab.run(&["status", "-o", "name"]).ok().stdout, "local\n");
+    assert!(
+        lab.run(&["status", "-o", "yaml"])
+            .ok()
+            .stdout
+            .contains("domain: local")
+    );
+    let lines = lab.run(&["node", "list", "-o", "jsonl"]).ok().stdout;
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last["terminal"], true);
+
+    let missing = lab.json(&["job", "get", "job-01arz3ndektsv4rrffq69g5fav"]);
+    assert_eq!((missing.code, &missing.error()["code"]), (1, &json!("E0104")));
+    let stranger = ran(lab
+        .command(&["status", "-o", "json"])
+        .env("DAITN_API_KEY", "wrong"));
+    assert_eq!((stranger.code, &stranger.error()["code"]), (3, &json!("E0701")));
+
+    // A key that may only read may not make tokens.
+    let key = lab
+        .run(&["key", "create", "--organisation", "reader", "--scopes", "read"])
+        .ok()
+        .stdout;
+    let refused = ran(lab
+        .command(&["token", "list", "-o", "json"])
+        .env("DAITN_API_KEY", key.trim()));
+    assert_eq!((refused.code, &refused.error()["code"]), (3, &json!("E0702")));
+    assert!(
+        !lab.run(&["key", "list"]).ok().stdout.contains(key.trim()),
+        "a secret is shown once"
+    );
+    let contexts = lab.run(&["context", "list", "-o", "json"]).ok().stdout;
+    assert!(!contexts.contains("api_key") && contexts.contains("\"has_key\": true"));
+}
+
+#[test]
+fn destructive_verbs_ask_for_yes_and_never_prompt() {
+    let lab = Lab::start();
+    let key = lab
+        .json(&["key", "create", "--organisation", "app", "--scopes", "query"])
+        .data();
+    let id = key["key"].as_str().unwrap();
+    let refused = lab.json(&["key", "revoke", id]);
+    assert_eq!(
+        (refused.code, refused.error()["hint"].as_str()),
+        (2, Some("Add --yes if you mean it."))
+    );
+    lab.run(&["key", "revoke", id, "--yes"]).ok();
+    let keys = lab.json(&["key", "list"]).data();
+    let listed = keys.as_array().unwrap().iter().find(|k| k["key"] == id).unwrap();
+    assert_eq!(listed["revoked"], true);
+}
+
+#[test]
+fn a_state_directory_has_one_process_and_its_files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::start();
+    let second = lab.json(&[
+        "up",
+        "--dir",
+        "center",
+        "--listen",
+        "127.0.0.1:0",
+        "--fabric-listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!((second.code, &second.error()["code"]), (5, &json!("E0106")));
+    let mut n_keys = 0;
+    for directory in ["center", "config"] {
+        for entry in std::fs::read_dir(lab.path(directory)).unwrap().flatten() {
+            let (path, mode) = (entry.path(), entry.metadata().unwrap().permissions().mode());
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.ends_with(".key") || name == "contexts.toml" {
+                n_keys += 1;
+                assert_eq!(mode & 0o777, 0o600, "{name}");
+            }
+        }
+    }
+    assert!(n_keys >= 4, "center, gateway, admin and contexts");
+}

@@ -1,0 +1,120 @@
+//! Processes are killed in the middle of a job. It ends all the same, and as well as an undisturbed one.
+
+use crate::lab::{Lab, accuracy};
+use serde_json::Value;
+
+const ROUNDS: u32 = 40;
+/// The killing happens after so many cycles.
+const KILL_AFTER: u64 = 3;
+
+/// What the undisturbed run reaches.
+fn undisturbed(lab: &Lab) -> f64 {
+    let ended = lab.ended(&lab.apply(&lab.request(ROUNDS)));
+    assert_eq!(ended["phase"], "succeeded", "{ended}");
+    accuracy(&ended)
+}
+
+/// Runs the job, kills after some cycles, and waits for the end.
+fn disturbed(lab: &mut Lab, kill: impl FnOnce(&mut Lab, &Value)) -> Value {
+    let job = lab.apply(&lab.request(ROUNDS));
+    let mut events = lab.stream(&["job", "watch", &job]);
+    let view = events.until("the job's view", |event| event["event"] == "view");
+    events.until("the third cycle", |event| {
+        event["event"] == "cycle" && event["cycle"]["cycle"] == KILL_AFTER
+    });
+    kill(lab, &view["job"]["plan"]);
+    drop(events);
+    lab.ended(&job)
+}
+
+fn check(ended: &Value, undisturbed: f64) {
+    assert_eq!(ended["phase"], "succeeded", "{ended}");
+    let cycles: Vec<u64> = ended["cycles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["cycle"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        cycles,
+        (0..u64::from(ROUNDS)).collect::<Vec<_>>(),
+        "every cycle once"
+    );
+    let found = accuracy(ended);
+    assert!(
+        (found - undisturbed).abs() <= 0.02,
+        "{found} against {undisturbed}"
+    );
+}
+
+#[test]
+fn a_site_is_killed() {
+    let mut lab = Lab::start().with_sites(4);
+    let expected = undisturbed(&lab);
+    let ended = disturbed(&mut lab, |lab, _| lab.kill_node("site-1"));
+    check(&ended, expected);
+    let last = ended["cycles"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["n_sites"], 3, "{last}");
+    assert!(
+        ended["left_out"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|l| l["dataset"] == "dataset:site-1/digits")
+    );
+}
+
+#[test]
+fn a_site_is_killed_and_comes_back() {
+    let mut lab = Lab::start().with_sites(3);
+    let expected = undisturbed(&lab);
+    let ended = disturbed(&mut lab, |lab, _| {
+        lab.kill_node("site-1");
+        lab.run_node("site-1");
+    });
+    check(&ended, expected);
+}
+
+#[test]
+fn the_aggregator_is_killed_and_comes_back() {
+    let mut lab = Lab::start().with_sites(3);
+    let expected = undisturbed(&lab);
+    let ended = disturbed(&mut lab, |lab, _| {
+        lab.kill_node("works-combiner");
+        lab.run_node("works-combiner");
+    });
+    check(&ended, expected);
+}
+
+#[test]
+fn the_aggregator_is_killed_and_a_spare_takes_over() {
+    let mut lab = Lab::start();
+    lab.node("works.spare").aggregator("spare").run();
+    let mut lab = lab.with_sites(3);
+    let expected = undisturbed(&lab);
+    let ended = disturbed(&mut lab, |lab, plan| {
+        let conductor = plan["aggregator"]["entity"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap();
+        lab.kill_node(&format!("works-{conductor}"));
+    });
+    assert!(
+        ended["epoch"].as_u64().unwrap() > 1,
+        "a new conductor has a new epoch: {ended}"
+    );
+    check(&ended, expected);
+}
+
+#[test]
+fn the_control_center_is_killed_and_comes_back() {
+    let mut lab = Lab::start().with_sites(3);
+    let expected = undisturbed(&lab);
+    let ended = disturbed(&mut lab, |lab, _| {
+        lab.kill_center();
+        lab.start_center();
+    });
+    check(&ended, expected);
+}

@@ -1,0 +1,15 @@
+//! End-to-end tests: whole networks of real processes of the built binary, on loopback and on ports that the system
+//! gives. Nothing is slept for: tests wait for events and lines that the processes print.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod contract;
+mod demo;
+mod faults;
+mod joining;
+mod lab;
+mod policy;
+mod tutorial;

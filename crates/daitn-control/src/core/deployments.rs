@@ -4,6 +4,7 @@ use crate::{
     core::{
         Core, Turn, Who,
         event::{Effect, Timer},
+        landscape::{self, HostsWanted},
         orders::{OrderRecord, Process},
     },
     deployment::{Deployment, Input, Output, Step, placing_ms},
@@ -18,7 +19,7 @@ use daitn_messages::{
     learning::ModelVersion,
     operation::Answer,
     plan::Placement,
-    receipt::Receipt,
+    receipt::{Outcome, Receipt},
     rejection::{Code, Rejection},
     session::{ArtifactRef, Peer},
     units::UnixMillis,
@@ -166,8 +167,17 @@ impl Core {
             bytes: model.body.weights_bytes,
         };
         let (nodes, topology, preferred) = (&self.nodes, &self.topology, &entry.preferred);
+        let (now, seed) = (turn.now, turn.entropy.number());
         let find_hosts = |n: usize, excluded: &[EntityId]| {
-            super::landscape::hosts(topology, nodes, &model.body.spec, n, preferred, excluded)
+            let wanted = HostsWanted {
+                spec: &model.body.spec,
+                n_hosts: n,
+                preferred,
+                excluded,
+                now,
+                seed,
+            };
+            landscape::hosts(topology, nodes, &wanted)
         };
         let mut step = Step {
             now: turn.now,
@@ -325,8 +335,10 @@ impl Core {
             return Ok(());
         };
         let host = entry.deployment.hosts.iter().find(|host| host.order == record.id);
-        let is_news = host.is_some_and(|host| {
-            !(host.ready && matches!(receipt.outcome, daitn_messages::receipt::Outcome::Serving))
+        let is_news = host.is_some_and(|host| match receipt.outcome {
+            Outcome::Accepted { .. } => !host.accepted,
+            Outcome::Serving => !host.ready,
+            _ => true,
         });
         if is_news {
             turn.leaf(

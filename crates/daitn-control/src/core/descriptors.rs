@@ -20,7 +20,6 @@ use daitn_messages::{
 };
 use daitn_policy::PolicySet;
 use daitn_store::Family;
-use std::sync::Arc;
 
 impl Core {
     pub(super) fn attach(
@@ -46,7 +45,7 @@ impl Core {
         &self,
         node: NodeId,
         signed: &Signed<Descriptor>,
-    ) -> Result<Option<Arc<Descriptor>>, Rejection> {
+    ) -> Result<Option<Descriptor>, Rejection> {
         let n_bytes = encoding::encode(signed).len();
         if n_bytes > DESCRIPTOR_BYTES_MAX {
             return Err(Rejection::too_large(
@@ -73,22 +72,19 @@ impl Core {
             let message = format!("this node may not attach a {}", entity.kind);
             return Err(Rejection::new(Code::TerminalNotAllowed, message));
         }
-        match self.descriptors.get(entity) {
-            Some(held) if held.descriptor.node != node => {
-                let message = format!(
-                    "{entity} is held by another node, {}",
-                    held.descriptor.node.short()
-                );
+        match self.topology.get(entity) {
+            Some(held) if held.node != node => {
+                let message = format!("{entity} is held by another node, {}", held.node.short());
                 return Err(Rejection::new(Code::Conflict, message)
                     .with_hint("Withdraw it there, or give this one another name."));
             }
-            Some(held) if held.descriptor.version > descriptor.version => {
-                let message = format!("{entity} has version {} already", held.descriptor.version);
+            Some(held) if held.version > descriptor.version => {
+                let message = format!("{entity} has version {} already", held.version);
                 return Err(Rejection::new(Code::Conflict, message).with_hint("Raise the version."));
             }
-            Some(held) if held.descriptor.version == descriptor.version => {
+            Some(held) if held.version == descriptor.version => {
                 // Signed anew after a restart it may differ in the time of its making only.
-                if same_but_for_time(&held.descriptor, &descriptor) {
+                if same_but_for_time(held, &descriptor) {
                     return Ok(None);
                 }
                 let message = format!(
@@ -106,8 +102,8 @@ impl Core {
                     TERMINALS_MAX as u64,
                 ));
             }
-            None if self.descriptors.len() >= DESCRIPTORS_MAX => {
-                let n_descriptors = self.descriptors.len() as u64 + 1;
+            None if self.topology.len() >= DESCRIPTORS_MAX => {
+                let n_descriptors = self.topology.len() as u64 + 1;
                 return Err(Rejection::too_large(
                     "descriptors",
                     n_descriptors,
@@ -119,14 +115,14 @@ impl Core {
         if let Body::Dataset(body) = &descriptor.body {
             PolicySet::parse(&body.policy)?;
         }
-        Ok(Some(Arc::new(descriptor)))
+        Ok(Some(descriptor))
     }
 
     pub(super) fn put_descriptor(
         &mut self,
         turn: &mut Turn<'_>,
         signed: &Signed<Descriptor>,
-        descriptor: Arc<Descriptor>,
+        descriptor: Descriptor,
     ) {
         let entity = descriptor.entity.clone();
         turn.batch.put(Family::Descriptors, entity.to_string(), signed);
@@ -136,13 +132,14 @@ impl Core {
             signed.hash(),
             [&entity.organisation],
         );
-        turn.effect(Effect::Index(descriptor.clone()));
         self.nodes.attach(descriptor.node, &entity);
         if entity.kind == EntityKind::Agent {
             self.snapshot.changed();
         }
-        self.descriptors.insert(descriptor.clone());
-        self.topology_upsert(descriptor);
+        self.topology.upsert(descriptor);
+        if let Some(descriptor) = self.topology.get(&entity) {
+            turn.effect(Effect::Index(descriptor.clone()));
+        }
         self.state_changed(turn);
         if entity.kind == EntityKind::ModelHost {
             self.review_all_deployments(turn);
@@ -156,11 +153,7 @@ impl Core {
         node: NodeId,
         entity: &EntityId,
     ) {
-        if self
-            .descriptors
-            .get(entity)
-            .is_some_and(|held| held.descriptor.node == node)
-        {
+        if self.topology.get(entity).is_some_and(|held| held.node == node) {
             self.withdraw(turn, entity);
             self.state_changed(turn);
             self.review_deployments(turn, node);
@@ -171,13 +164,13 @@ impl Core {
 
     /// Takes an entity out of everything but the log.
     pub(super) fn withdraw(&mut self, turn: &mut Turn<'_>, entity: &EntityId) {
-        let Some(held) = self.descriptors.remove(entity) else {
+        let Some(held) = self.topology.get(entity).map(|held| held.node) else {
             return;
         };
         turn.batch.delete(Family::Descriptors, entity.to_string());
         turn.effect(Effect::Unindex(entity.clone()));
-        self.nodes.detach(held.descriptor.node, entity);
-        self.topology_withdraw(entity);
+        self.nodes.detach(held, entity);
+        self.topology.withdraw(entity);
         self.snapshot.changed();
     }
 
@@ -195,9 +188,9 @@ impl Core {
         }
         for telemetry in news {
             let held_there = self
-                .descriptors
+                .topology
                 .get(&telemetry.entity)
-                .is_some_and(|h| h.descriptor.node == node);
+                .is_some_and(|held| held.node == node);
             let sane = telemetry.load.is_finite() && telemetry.service_seconds.is_finite();
             if held_there && sane {
                 self.take_telemetry(turn, telemetry);
@@ -215,7 +208,7 @@ impl Core {
         for link in links {
             // A node speaks for its own end only.
             if link.from == node && self.nodes.get(link.to).is_some() {
-                self.topology_link(link);
+                self.topology.link(link);
             }
         }
         turn.done(request);

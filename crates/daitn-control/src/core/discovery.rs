@@ -11,7 +11,6 @@ use daitn_messages::{
     rejection::Rejection,
     request::{Hit, Search},
 };
-use std::{collections::BTreeMap, sync::Arc};
 
 impl Core {
     /// Answers a search. `text` is what the text index found, best first; without it the order is that of the ids.
@@ -34,29 +33,31 @@ impl Core {
                 u64::from(HITS_MAX),
             ));
         }
-        let fitting = self.topology_search(search);
-        let mut found: Vec<(Arc<Descriptor>, f32)> = match text {
-            Some(text) => {
-                let scores: BTreeMap<&EntityId, f32> =
-                    text.iter().map(|(entity, score)| (entity, *score)).collect();
-                let scored = fitting
-                    .into_iter()
-                    .filter_map(|d| scores.get(&d.entity).map(|score| (d, *score)));
-                let mut scored: Vec<_> = scored.collect();
-                scored.sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.entity.cmp(&b.entity)));
-                scored
-            }
-            None => fitting.into_iter().map(|descriptor| (descriptor, 0.0)).collect(),
+        let matches = self.topology.matches(search);
+        let mut found: Vec<(EntityId, f32)> = match text {
+            Some(text) => text
+                .into_iter()
+                .filter(|(entity, _)| matches.contains(entity))
+                .collect(),
+            None => matches
+                .page(0, matches.len())
+                .into_iter()
+                .map(|entity| (entity, 0.0))
+                .collect(),
         };
-        found.retain(|(descriptor, _)| self.policies.may_discover(&who, descriptor));
+        let (policies, topology) = (&mut self.policies, &self.topology);
+        found.retain(|(entity, _)| {
+            topology
+                .get(entity)
+                .is_some_and(|d| policies.may_discover(&who, d))
+        });
         let total = found.len() as u64;
         let page = found
             .into_iter()
             .skip(search.offset as usize)
             .take(limit as usize);
-        let hits = page
-            .map(|(descriptor, score)| self.hit(&descriptor, score))
-            .collect();
+        let hits = page.filter_map(|(entity, score)| self.topology.get(&entity).map(|d| self.hit(d, score)));
+        let hits = hits.collect();
         Ok(Answer::Hits(SearchAnswer { hits, total }))
     }
 

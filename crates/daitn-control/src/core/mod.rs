@@ -17,8 +17,6 @@ pub(crate) use turn::{Decision, StoredDecision, Turn};
 mod nodes;
 pub(crate) use nodes::Nodes;
 
-mod holdings;
-
 mod tokens;
 
 mod registry;
@@ -63,7 +61,7 @@ use daitn_messages::{
     units::UnixMillis,
 };
 use daitn_store::Family;
-use landscape::Topology;
+use daitn_topology::Topology;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What the core needs to know of the domain.
@@ -92,7 +90,6 @@ pub struct Core {
     tokens: BTreeMap<TokenId, tokens::TokenRecord>,
     keys: BTreeMap<ApiKeyId, tokens::KeyRecord>,
     nodes: Nodes,
-    descriptors: holdings::Descriptors,
     policies: policies::Policies,
     topology: Topology,
     plans: planning::Plans,
@@ -110,15 +107,13 @@ impl Core {
     pub fn handle(&mut self, event: Event, now: UnixMillis, entropy: &mut Entropy) -> Transition {
         let mut turn = Turn::new(now, entropy);
         self.dispatch(&mut turn, event);
-        self.publish_if_changed(&mut turn);
-        self.n_leaves += turn.batch.leaves().len() as u64;
-        turn.end()
+        self.finish(turn)
     }
 
     /// What is to be done right after a start: timers of everything that was under way.
     pub fn start(&mut self, now: UnixMillis, entropy: &mut Entropy) -> Transition {
         let mut turn = Turn::new(now, entropy);
-        let descriptors: Vec<Arc<Descriptor>> = self.descriptors.iter().cloned().collect();
+        let descriptors: Vec<Arc<Descriptor>> = self.all_descriptors().cloned().collect();
         for descriptor in descriptors {
             turn.effect(Effect::Index(descriptor));
         }
@@ -128,8 +123,7 @@ impl Core {
             at: now.plus(HOUSEKEEPING_MS),
         });
         self.snapshot.changed();
-        self.publish_if_changed(&mut turn);
-        turn.end()
+        self.finish(turn)
     }
 
     /// Makes the first key that can operate the domain; refused where there is one.
@@ -142,6 +136,10 @@ impl Core {
     ) -> Transition {
         let mut turn = Turn::new(now, entropy);
         self.bootstrap_key(&mut turn, request, organisation);
+        self.finish(turn)
+    }
+
+    fn finish(&mut self, mut turn: Turn<'_>) -> Transition {
         self.publish_if_changed(&mut turn);
         self.n_leaves += turn.batch.leaves().len() as u64;
         turn.end()
@@ -262,7 +260,7 @@ impl Core {
             ("tokens", self.tokens.len()),
             ("keys", self.keys.len()),
             ("nodes", self.nodes.by_id.len()),
-            ("descriptors", self.descriptors.len()),
+            ("descriptors", self.topology.len()),
             ("plans waiting", self.plans.waiting.len()),
             ("plans applied", self.plans.applied.len()),
             ("idempotency keys", self.plans.idempotency.len()),

@@ -157,12 +157,10 @@ impl Core {
             [&organisation],
         );
         self.models.insert(record);
-        let descriptor = Arc::new(descriptor);
-        turn.effect(Effect::Index(descriptor.clone()));
+        turn.effect(Effect::Index(Arc::new(descriptor.clone())));
         turn.batch
             .put(Family::Descriptors, descriptor.entity.to_string(), &signed);
-        self.descriptors.insert(descriptor.clone());
-        self.topology_upsert(descriptor);
+        self.topology.upsert(descriptor);
         if let Err(rejection) = self.step_job(turn, id, job::Input::Registered(model)) {
             tracing::error!(job = %id, %rejection, "a job refused its own model");
         }

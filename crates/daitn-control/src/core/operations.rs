@@ -154,7 +154,7 @@ impl Core {
                 .filter(|node| !node.record.revoked)
                 .count() as u64,
             nodes_online: self.nodes.n_online() as u64,
-            descriptors: self.descriptors.len() as u64,
+            descriptors: self.topology.len() as u64,
             jobs_active: self.jobs.active.len() as u64,
             jobs: (self.jobs.by_id.len() + self.jobs.archived.len()) as u64,
             models_served: served.len() as u64,

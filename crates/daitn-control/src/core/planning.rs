@@ -1,20 +1,21 @@
 //! Plans: made by the topology under the policies, kept for a while, applied if nothing that they rest on has moved.
 
 use crate::{
-    core::{Core, Decision, Turn, Who, landscape},
+    core::{Core, Decision, Turn, Who},
     limits::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_MAX, IDEMPOTENCY_MS, PLANS_MAX},
 };
 use daitn_messages::{
-    ids::{JobId, NodeId, OrganisationId, PlanId},
+    ids::{EntityId, JobId, NodeId, OrganisationId, PlanId},
     job::Candidate,
     leaf::LeafKind,
     operation::Answer,
-    plan::{Placement, Plan, Verdict},
+    plan::{Plan, Verdict},
     rejection::{Code, Rejection},
     request::TrainingRequest,
     units::UnixMillis,
 };
 use daitn_store::Family;
+use daitn_topology::PlanIds;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -91,7 +92,10 @@ impl Core {
         let id = PlanId::new(turn.now.0, turn.entropy.bytes());
         let decision = turn.new_decision_id();
         let seed = turn.entropy.number();
-        let ids = landscape::ids(id.clone(), decision.clone());
+        let ids = PlanIds {
+            plan: id.clone(),
+            decision: decision.clone(),
+        };
         let mut verdict = self.topology_plan(request, ids, turn.now, seed);
         if let Verdict::Feasible { plan } = &mut verdict {
             plan.state_version = self.state_version;
@@ -184,47 +188,24 @@ impl Core {
     /// Nothing that the plan rests on may have moved; what else changed in the domain does not matter.
     fn check_fresh(&self, turn: &Turn<'_>, record: &PlanRecord) -> Result<(), Rejection> {
         let plan = &record.plan;
-        if turn.now >= plan.valid_until {
-            return Err(stale("it has expired"));
-        }
         if record.domain_version != self.policies.domain_version {
             return Err(stale("the domain's policy has changed since"));
         }
-        for site in &plan.sites {
-            let held = self
-                .descriptors
-                .get(&site.dataset)
-                .filter(|held| held.descriptor.node == site.node);
-            match held {
-                None => return Err(stale(format!("{} was withdrawn", site.dataset))),
-                Some(held) if held.descriptor.version != site.descriptor_version => {
-                    return Err(stale(format!("{} has a new version", site.dataset)));
-                }
-                Some(_) => self.check_available(&site.dataset, site.node)?,
-            }
-            if let Some(compute) = &site.compute {
-                self.check_placement(compute)?;
-            }
+        if let Some(why) = self.topology.stale(plan, turn.now) {
+            return Err(stale(why));
         }
+        // An entity of the same name and version may have come to another node since.
         let placed = plan.verifiers.iter().chain(&plan.hosts).chain([&plan.aggregator]);
-        placed
-            .into_iter()
-            .try_for_each(|placement| self.check_placement(placement))
-    }
-
-    fn check_placement(&self, placement: &Placement) -> Result<(), Rejection> {
-        let held = self.descriptors.get(&placement.entity);
-        if held.is_none_or(|held| held.descriptor.node != placement.node) {
-            return Err(stale(format!("{} was withdrawn", placement.entity)));
-        }
-        self.check_available(&placement.entity, placement.node)
-    }
-
-    fn check_available(&self, what: &dyn std::fmt::Display, node: NodeId) -> Result<(), Rejection> {
-        match self.nodes.get(node) {
-            Some(known) if known.is_available() => Ok(()),
-            Some(known) if known.record.draining => Err(stale(format!("the node of {what} is draining"))),
-            _ => Err(stale(format!("the node of {what} is gone"))),
+        let computes = plan.sites.iter().filter_map(|site| site.compute.as_ref());
+        let placed = placed
+            .chain(computes)
+            .map(|placement| (&placement.entity, placement.node));
+        let all = placed.chain(plan.sites.iter().map(|site| (&site.dataset, site.node)));
+        let is_there =
+            |(entity, node): &(&EntityId, NodeId)| self.topology.get(entity).is_some_and(|d| d.node == *node);
+        match all.into_iter().find(|place| !is_there(place)) {
+            Some((entity, _)) => Err(stale(format!("{entity} is on another node now"))),
+            None => Ok(()),
         }
     }
 

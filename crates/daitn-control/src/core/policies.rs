@@ -127,11 +127,7 @@ impl Core {
     /// An entity that this principal may see; otherwise it looks as if it did not exist.
     pub(super) fn visible(&mut self, who: &Who, entity: &EntityId) -> Result<Arc<Descriptor>, Rejection> {
         let not_found = || Rejection::not_found(entity.kind.as_str(), entity);
-        let descriptor = self
-            .descriptors
-            .get(entity)
-            .map(|h| h.descriptor.clone())
-            .ok_or_else(not_found)?;
+        let descriptor = self.topology.get(entity).cloned().ok_or_else(not_found)?;
         if self.policies.may_discover(who, &descriptor) {
             Ok(descriptor)
         } else {

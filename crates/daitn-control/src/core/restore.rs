@@ -1,12 +1,10 @@
 //! From records back to state. The same state comes out as the one that wrote them, but for what is not kept:
 //! connections, load, measured links, armed timers.
 
-use super::landscape::Topology;
 use crate::{
     core::{
         Core, CoreConfig, CycleRecord, JobEntry,
         deployments::{Deployments, Entry},
-        holdings::Descriptors,
         jobs::{Jobs, sites_from, summary},
         models::{ModelRecord, Models},
         nodes::{Node, NodeRecord, Nodes},
@@ -28,10 +26,8 @@ use daitn_messages::{
     units::UnixMillis,
 };
 use daitn_store::{Family, Record, StoreError};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use daitn_topology::Topology;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The key of the registry's version.
 pub(crate) const STATE_VERSION: &str = "state-version";
@@ -107,7 +103,6 @@ impl Core {
             tokens: BTreeMap::new(),
             keys: BTreeMap::new(),
             nodes: Nodes::default(),
-            descriptors: Descriptors::default(),
             policies: Policies::default(),
             topology: Topology::default(),
             plans: Plans::default(),
@@ -176,10 +171,8 @@ impl Core {
                     &"it is not signed by the node that it names",
                 ));
             }
-            let descriptor = Arc::new(descriptor);
             self.nodes.attach(descriptor.node, &descriptor.entity);
-            self.descriptors.insert(descriptor.clone());
-            self.topology_upsert(descriptor);
+            self.topology.upsert(descriptor);
         }
         Ok(())
     }

@@ -6,20 +6,19 @@ use crate::core::{
 };
 use daitn_messages::{
     descriptor::{Body, Telemetry},
-    ids::{DeploymentId, EntityId, EntityKind},
+    ids::{DeploymentId, EntityKind},
     learning::ModelVersion,
     snapshot::{Replica, RoutedAgent, ServedModel, Snapshot},
     units::UnixMillis,
 };
 use std::collections::BTreeMap;
 
-/// Whether there is something to publish, and the newest load of each entity.
+/// Whether there is something to publish.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SnapshotState {
     changed: bool,
     telemetry_waits: bool,
     version: u64,
-    telemetry: BTreeMap<EntityId, Telemetry>,
 }
 
 impl SnapshotState {
@@ -45,14 +44,7 @@ impl Core {
                 at: turn.now.plus(self.config.timing.telemetry_ms),
             });
         }
-        self.topology_telemetry(&telemetry);
-        self.snapshot
-            .telemetry
-            .insert(telemetry.entity.clone(), telemetry);
-    }
-
-    pub(super) fn forget_telemetry(&mut self, entity: &EntityId) {
-        self.snapshot.telemetry.remove(entity);
+        self.topology.telemetry(telemetry);
     }
 
     pub(super) fn publish_if_changed(&mut self, turn: &mut Turn<'_>) {
@@ -97,7 +89,7 @@ impl Core {
                     deployment: deployment.id.clone(),
                     host: host.placement.entity.clone(),
                     peer: self.nodes.peer(host.placement.node),
-                    telemetry: self.snapshot.telemetry.get(&host.placement.entity).cloned(),
+                    telemetry: self.topology.newest_telemetry(&host.placement.entity).cloned(),
                 })
                 .collect();
             if replicas.is_empty() {
@@ -138,8 +130,8 @@ impl Core {
         let agents = agents.flat_map(|node| node.entities.iter().map(move |entity| (node, entity)));
         agents
             .filter_map(|(node, entity)| {
-                let held = self.descriptors.get(entity)?;
-                let Body::Agent(body) = &held.descriptor.body else {
+                let descriptor = self.topology.get(entity)?;
+                let Body::Agent(body) = &descriptor.body else {
                     return None;
                 };
                 Some(RoutedAgent {

@@ -47,6 +47,9 @@ pub(crate) struct Deployment {
 pub(crate) struct Host {
     pub(crate) placement: Placement,
     pub(crate) order: OrderId,
+    /// It said that it will serve.
+    pub(crate) accepted: bool,
+    /// It serves.
     pub(crate) ready: bool,
     pub(crate) since: UnixMillis,
 }
@@ -141,6 +144,7 @@ impl Deployment {
             return;
         };
         match &receipt.outcome {
+            Outcome::Accepted { .. } => self.hosts[index].accepted = true,
             Outcome::Serving => {
                 self.hosts[index].ready = true;
                 step.out.push(Output::Holds(receipt.node));
@@ -265,6 +269,7 @@ impl Deployment {
         self.hosts.push(Host {
             placement,
             order,
+            accepted: false,
             ready: false,
             since: step.now,
         });

@@ -120,23 +120,26 @@ impl Job {
         }
         step.out.push(Output::Settle(receipt.order.clone()));
         step.out.push(Output::WitnessReceipt(receipt.order.clone(), hash));
+        // Before the first cycle a late answer is too late. Later the conductor asks whoever did not say no.
         let is_asked = self.gathering.is_some();
+        let takes_back = self.phase == JobPhase::Training && matches!(answer, Answer::Refused(_));
+        let done = self.resume.as_ref().map(|point| point.cycles_done);
         self.sites.update(position, |site| {
             let place = if is_site {
                 &mut site.answer
             } else {
                 &mut site.compute_answer
             };
-            if is_asked && *place == Answer::Waiting {
+            if (is_asked && *place == Answer::Waiting) || takes_back {
                 *place = answer;
             }
             if is_site {
                 site.receipt = Some(hash);
             }
+            site.was_in |= site.is_in();
+            site.out_from = site.refusal().and(done);
         });
-        if is_asked {
-            self.tell_refusal(position, step);
-        }
+        self.tell_refusal(position, step);
         step.out.push(Output::KeepSite(position));
         self.review_gathering(step);
     }
@@ -145,7 +148,7 @@ impl Job {
         if let Some(reason) = self.sites.get(position).and_then(Site::refusal) {
             let left_out = LeftOut {
                 dataset: step.plan.sites[position as usize].dataset.clone(),
-                cycle: None,
+                cycle: self.resume.as_ref().map(|point| point.cycles_done),
                 reason: reason.clone(),
             };
             step.out.push(Output::Event(JobEvent::LeftOut { left_out }));
@@ -154,8 +157,10 @@ impl Job {
 
     /// Leaves a site out from here on.
     fn leave_out(&mut self, position: u32, reason: Rejection, step: &mut Step<'_>) {
+        let done = self.resume.as_ref().map(|point| point.cycles_done);
         self.sites.update(position, |site| {
             site.answer = Answer::Refused(reason);
+            site.out_from = done;
             let orders = [site.order.take(), site.compute_order.take()];
             step.out.extend(orders.into_iter().flatten().map(Output::Cancel));
         });
@@ -175,8 +180,7 @@ impl Job {
                 return;
             }
             for position in self.sites.positions(Site::is_waiting) {
-                let message = format!("no answer within {} ms", step.timing.preparing_ms);
-                self.leave_out(position, Rejection::new(Code::DeadlinePassed, message), step);
+                self.give_up_waiting(position, step);
             }
         }
         if self.sites.n_in() < quorum {
@@ -186,6 +190,21 @@ impl Job {
         }
         self.gathering = None;
         self.appoint(gathering.conductor, step);
+    }
+
+    /// Time is up for a site. One that worked in this job before is counted on: its node does nothing before it has
+    /// accepted the new order, and the conductor finds out.
+    fn give_up_waiting(&mut self, position: u32, step: &mut Step<'_>) {
+        if self.sites.get(position).is_some_and(|site| site.was_in) {
+            self.sites.update(position, |site| {
+                site.answer = Answer::Accepted;
+                site.compute_answer = Answer::Accepted;
+            });
+            step.out.push(Output::KeepSite(position));
+            return;
+        }
+        let message = format!("no answer within {} ms", step.timing.preparing_ms);
+        self.leave_out(position, Rejection::new(Code::DeadlinePassed, message), step);
     }
 
     fn quorum_missed(&self, step: &Step<'_>) -> Rejection {

@@ -378,14 +378,14 @@ impl Job {
             || self.units.iter().any(|unit| unit.placement.node == node)
     }
 
-    /// Sites that were left out before the first cycle.
+    /// Sites that were left out as a whole, not of a single cycle.
     pub(crate) fn refusals(&self, plan: &Plan) -> Vec<LeftOut> {
         let refused = self.sites.iter().zip(&plan.sites);
         refused
             .filter_map(|(state, site)| {
                 state.refusal().map(|reason| LeftOut {
                     dataset: site.dataset.clone(),
-                    cycle: None,
+                    cycle: state.out_from,
                     reason: reason.clone(),
                 })
             })

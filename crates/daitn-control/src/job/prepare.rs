@@ -6,39 +6,10 @@ use crate::{
     limits::ORDER_VALID_MS,
 };
 use daitn_messages::{
-    ids::OrganisationId,
     order::{ComputeOrder, Instruction, TrainOrder},
     plan::{Placement, Plan},
-    policy::UseContext,
-    request::PlanKind,
     session::Peer,
 };
-
-/// The circumstances in which a site's data is used, as its owner's policy sees them.
-pub(crate) fn use_context(plan: &Plan, position: u32, conductor: &Placement) -> UseContext {
-    let request = &plan.request;
-    let algorithm = match plan.kind {
-        PlanKind::Itinerary => plan.kind.as_str(),
-        PlanKind::Rounds | PlanKind::Hybrid => plan.strategy.as_str(),
-    };
-    let mut protections = request.protections.clone();
-    protections.sort_unstable();
-    protections.dedup();
-    let mut recipients: Vec<OrganisationId> = vec![conductor.entity.organisation.clone()];
-    recipients.extend(chain_of(plan, position).map(|other| plan.sites[other as usize].organisation.clone()));
-    let compute = plan.sites[position as usize].compute.as_ref();
-    recipients.extend(compute.map(|compute| compute.entity.organisation.clone()));
-    recipients.sort_unstable();
-    recipients.dedup();
-    UseContext {
-        purpose: request.purpose.clone(),
-        algorithm: algorithm.to_owned(),
-        protections,
-        cohort: u32::try_from(plan.sites.len()).unwrap_or(u32::MAX),
-        jurisdiction: request.jurisdiction.clone(),
-        recipients,
-    }
-}
 
 /// The other sites of a site's chain: weights travel from one to the next.
 fn chain_of(plan: &Plan, position: u32) -> impl Iterator<Item = u32> {
@@ -70,7 +41,7 @@ impl Job {
             requester: self.organisation.clone(),
             dataset: site.dataset.clone(),
             descriptor_version: site.descriptor_version,
-            context: use_context(step.plan, position, conductor),
+            context: daitn_topology::site_context(step.plan, position as usize),
             plan: step.plan_hash,
             spec: step.plan.model_spec(),
             local: step.plan.request.training.local,

@@ -36,6 +36,17 @@ impl Job {
             .iter()
             .zip(&plan.sites)
             .filter(|(state, _)| state.is_in());
+        let datasets = datasets
+            .map(|(_, site)| (site.dataset.clone(), site.descriptor_version))
+            .collect();
+        self.enter(JobPhase::Deploying, step);
+        // The deployment ends by its own deadline; this one is for a deployment that does not.
+        let wait = step
+            .timing
+            .deploying_ms
+            .saturating_add(Timing::transfer_ms(weights.bytes));
+        self.deadline = Some(step.now.plus(wait.saturating_mul(2)));
+        // Last, since the registry answers at once.
         step.out.push(Output::Register(Box::new(ModelBody {
             // The registry knows which versions there are.
             model_version: 0,
@@ -46,22 +57,13 @@ impl Job {
                 job: self.id.clone(),
                 request: plan.request.hash(),
                 plan: step.plan_hash,
-                datasets: datasets
-                    .map(|(_, site)| (site.dataset.clone(), site.descriptor_version))
-                    .collect(),
+                datasets,
                 receipts,
                 reports,
                 build: BUILD.to_owned(),
             },
             evaluations,
         })));
-        self.enter(JobPhase::Deploying, step);
-        // The deployment ends by its own deadline; this one is for a deployment that does not.
-        let wait = step
-            .timing
-            .deploying_ms
-            .saturating_add(Timing::transfer_ms(weights.bytes));
-        self.deadline = Some(step.now.plus(wait.saturating_mul(2)));
     }
 
     pub(super) fn registered(&mut self, model: ModelVersion, step: &mut Step<'_>) {

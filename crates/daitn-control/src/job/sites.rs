@@ -15,6 +15,10 @@ pub(crate) struct Site {
     pub(crate) compute_answer: Answer,
     /// Hash of its newest answer.
     pub(crate) receipt: Option<ArtifactId>,
+    /// It accepted an order of this job before.
+    pub(crate) was_in: bool,
+    /// From which cycle it is left out; none: from the first, or it is not.
+    pub(crate) out_from: Option<u32>,
 }
 
 /// What was answered to an order.
@@ -59,6 +63,8 @@ impl Sites {
             compute_order: None,
             compute_answer: Answer::Accepted,
             receipt: None,
+            was_in: false,
+            out_from: None,
         };
         Self {
             list: vec![site; n_sites],

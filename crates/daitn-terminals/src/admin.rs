@@ -3,8 +3,9 @@
 
 use crate::{
     limits::{ADMIN_CONNECTIONS_MAX, ADMIN_LINE_BYTES_MAX},
-    node::{NodeHandle, NodeStatus, StartError},
+    node::{NodeHandle, StartError},
     options::load_terminal,
+    status::NodeStatus,
 };
 use daitn_fabric::FabricMetrics;
 use daitn_messages::{

@@ -1,10 +1,10 @@
 //! What the center tells the node: each message is acted on and acknowledged once what follows from it is durable.
 
 use crate::{
+    contact::Uplink,
     durable::blocking,
     gateways::Gateways,
     limits::{PROBES_AT_ONCE, PROBES_MAX},
-    node::Uplink,
     orders::{Decided, Examined, OrderState},
     shared::Shared,
     terminal::Attached,

@@ -74,24 +74,36 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// What the disk says; what was there before is then still there.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), DurableError> {
+    put(path, value, true).map_err(|error| disk("writing", path, error))
+}
+
+/// Writes a value that can be made again, in one step but not flushed: a crash of the process does not lose it, a power
+/// cut may. Blocks.
+///
+/// # Errors
+/// What the disk says; what was there before is then still there.
+pub(crate) fn write_unflushed<T: Serialize>(path: &Path, value: &T) -> Result<(), DurableError> {
+    put(path, value, false).map_err(|error| disk("writing", path, error))
+}
+
+fn put<T: Serialize>(path: &Path, value: &T, flush: bool) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let payload = encoding::encode(value);
     let beside = path.with_extension("new");
-    let write = || {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(&ArtifactId::of(&payload).0)?;
-        file.write_all(&payload)?;
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(&ArtifactId::of(&payload).0)?;
+    file.write_all(&payload)?;
+    if flush {
         file.sync_all()?;
-        fs::rename(&beside, path)?;
-        flush_directory_of(path)
-    };
-    write().map_err(|error| disk("writing", path, error))
+    }
+    fs::rename(&beside, path)?;
+    if flush { flush_directory_of(path) } else { Ok(()) }
 }
 
 /// Reads a value; `None` if there is no file. Blocks.
@@ -142,6 +154,17 @@ pub(crate) fn remove(path: &Path) -> Result<(), DurableError> {
         Ok(()) => flush_directory_of(path).map_err(|error| disk("removing", path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(disk("removing", path, error)),
+    }
+}
+
+/// Removes a file that does no harm if a power cut brings it back. Blocks.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn discard(path: &Path) -> Result<(), DurableError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk("removing", path, error)),
+        _ => Ok(()),
     }
 }
 

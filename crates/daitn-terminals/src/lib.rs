@@ -63,6 +63,10 @@ mod gateways;
 
 mod center;
 
+mod status;
+
+mod contact;
+
 mod uplink;
 
 mod node;
@@ -76,6 +80,7 @@ pub use clock::Clock;
 pub use compute::ComputeOptions;
 pub use dataset::{DatasetOptions, Facility, TaskKind};
 pub use host::HostOptions;
-pub use node::{Contact, Node, NodeHandle, NodeStatus, StartError, TerminalStatus, enrol};
+pub use node::{Node, NodeHandle, StartError, enrol};
 pub use options::{ByteSize, NodeOptions, OptionsError, TerminalOptions, load_terminal, load_terminals};
+pub use status::{Contact, NodeStatus, TerminalStatus};
 pub use verifier::VerifierOptions;

@@ -63,6 +63,8 @@ pub(crate) const FETCH_PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) const KEEP_WITHIN: Duration = Duration::from_secs(60);
 /// A shutdown waits this long for what runs.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// A shutdown then waits this long for sessions. A stream of an agent may last for hours: it is not waited for.
+pub(crate) const SESSIONS_GRACE: Duration = Duration::from_secs(3);
 /// Fetching an agent's card.
 pub(crate) const CARD_WITHIN: Duration = Duration::from_secs(10);
 /// Connecting to an agent.

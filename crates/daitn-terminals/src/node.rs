@@ -3,17 +3,19 @@
 use crate::{
     admin,
     center::Desk,
+    contact::Uplink,
     cpu::Cpu,
     describe_all::describe,
     durable::{self, DurableError, blocking},
     gateways::Gateways,
     holds::Holds,
-    limits::{CENTER_BACKOFF_FIRST, SHUTDOWN_GRACE},
+    limits::{SESSIONS_GRACE, SHUTDOWN_GRACE},
     options::{self, NodeOptions, OptionsError, TerminalOptions},
     orders::Orders,
     outbox::Outbox,
     sessions,
     shared::Shared,
+    status::{Contact, NodeStatus, TerminalStatus},
     terminal::{Attached, Terminal, Terminals},
     uplink,
 };
@@ -23,15 +25,13 @@ use daitn_fabric::{
     artifact::{Store, StoreError},
 };
 use daitn_messages::{
-    control::{Enrolment, JoinToken, Link, Welcome},
-    ids::{EntityId, NodeId, OrganisationId},
+    control::{Enrolment, JoinToken, Welcome},
+    ids::{EntityId, NodeId},
     limits::{FRAME_BYTES_MAX, SESSION_HEADER_BYTES_MAX},
     rejection::{Code, Rejection},
     units::UnixMillis,
 };
-use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -39,8 +39,6 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Links that wait to be told; older ones make room.
-const LINKS_MAX: usize = 1024;
 /// Longest wait before a terminal that could not be opened is tried again.
 const REOPEN_MAX: Duration = Duration::from_secs(60);
 /// First wait.
@@ -77,89 +75,6 @@ pub enum StartError {
         /// The system's reason.
         source: std::io::Error,
     },
-}
-
-/// How the node stands with its center.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "state")]
-pub enum Contact {
-    /// Not connected yet, or not any more; tried again soon.
-    Connecting {
-        /// What failed last.
-        cause: Option<Rejection>,
-    },
-    /// Connected.
-    Connected {
-        /// Since when, by the node's clock.
-        since: UnixMillis,
-        /// The center's build.
-        build: String,
-    },
-    /// The center refuses the node; tried again now and then.
-    Refused {
-        /// Why.
-        cause: Rejection,
-    },
-    /// The center has revoked the node.
-    Revoked,
-}
-
-/// A terminal as the node sees it.
-#[derive(Debug, Clone, Serialize)]
-pub struct TerminalStatus {
-    /// Its name.
-    pub entity: String,
-    /// Version of its descriptor; zero where it could not be opened.
-    pub version: u64,
-    /// What stands against it: it cannot be opened, or the center does not attach it.
-    pub problem: Option<Rejection>,
-    /// Whether the center has it.
-    pub attached: bool,
-    /// Under way.
-    pub in_flight: u32,
-    /// Served since the start.
-    pub served_total: u64,
-}
-
-/// A node as it sees itself.
-#[derive(Debug, Clone, Serialize)]
-pub struct NodeStatus {
-    /// Its key.
-    pub node: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Whose it is.
-    pub organisation: OrganisationId,
-    /// Its center.
-    pub center: NodeId,
-    /// How it stands with that.
-    pub contact: Contact,
-    /// Its terminals.
-    pub terminals: Vec<TerminalStatus>,
-    /// Receipts that wait for the center.
-    pub receipts_waiting: usize,
-    /// Orders that are under way.
-    pub orders_accepted: usize,
-    /// Bytes of artifacts.
-    pub artifact_bytes: u64,
-}
-
-/// What is remembered of joining.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Joined {
-    enrolled: bool,
-    relay: Option<String>,
-}
-
-/// The node's side of the connection to the center.
-pub(crate) struct Uplink {
-    contact: watch::Sender<Contact>,
-    enrolment: Mutex<Option<Enrolment>>,
-    joined: PathBuf,
-    attached: Mutex<BTreeMap<EntityId, Result<(), Rejection>>>,
-    links: Mutex<Vec<Link>>,
-    linked: Notify,
-    clock: crate::clock::Clock,
 }
 
 /// A node that runs.
@@ -363,20 +278,14 @@ impl NodeHandle {
     /// How it stands with its center, now and whenever that changes.
     #[must_use]
     pub fn contact(&self) -> watch::Receiver<Contact> {
-        self.inner.uplink.contact.subscribe()
+        self.inner.uplink.contact()
     }
 
     /// The node as it sees itself.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         let shared = &self.inner.shared;
-        let told = self
-            .inner
-            .uplink
-            .attached
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let told = self.inner.uplink.told().clone();
         let open = shared.terminals.all();
         let mut terminals: Vec<TerminalStatus> = open
             .iter()
@@ -402,7 +311,7 @@ impl NodeHandle {
             name: self.inner.name.clone(),
             organisation: shared.organisation.clone(),
             center: shared.center,
-            contact: self.inner.uplink.contact.borrow().clone(),
+            contact: self.inner.uplink.contact().borrow().clone(),
             terminals,
             receipts_waiting: shared.outbox.len(),
             orders_accepted: shared.orders.n_accepted(),
@@ -453,7 +362,7 @@ impl NodeHandle {
                 "work was still running after {SHUTDOWN_GRACE:?}; it goes on after the next start"
             );
         }
-        shared.endpoint.shutdown(CENTER_BACKOFF_FIRST).await;
+        shared.endpoint.shutdown(SESSIONS_GRACE).await;
     }
 
     async fn open_terminal(
@@ -473,6 +382,9 @@ impl NodeHandle {
             }
         };
         let attached = Arc::new(Attached::new(terminal, descriptor, signed));
+        if let Some(before) = shared.terminals.get(&attached.entity) {
+            before.retire(shared).await;
+        }
         shared.terminals.insert(attached.clone());
         self.begin_all(&attached).await;
         shared.described.notify_one();
@@ -514,118 +426,5 @@ impl NodeHandle {
 
     pub(crate) fn unopened(&self) -> MutexGuard<'_, Vec<(TerminalOptions, Rejection)>> {
         self.inner.unopened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Uplink {
-    fn open(
-        enrolment: Option<Enrolment>,
-        clock: crate::clock::Clock,
-        path: PathBuf,
-    ) -> Result<Self, DurableError> {
-        let joined: Joined = durable::read(&path)?.unwrap_or_default();
-        Ok(Self {
-            contact: watch::Sender::new(Contact::Connecting { cause: None }),
-            enrolment: Mutex::new(enrolment.filter(|_| !joined.enrolled)),
-            joined: path,
-            attached: Mutex::default(),
-            links: Mutex::default(),
-            linked: Notify::new(),
-            clock,
-        })
-    }
-
-    pub(crate) fn enrolment(&self) -> Option<Enrolment> {
-        self.enrolment
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// The center has taken the node: remembered, so that a spent token is not sent again.
-    pub(crate) async fn welcomed(&self, welcome: Welcome) -> Result<(), Rejection> {
-        let (path, joined) = (
-            self.joined.clone(),
-            Joined {
-                enrolled: true,
-                relay: welcome.relay,
-            },
-        );
-        blocking(move || durable::write(&path, &joined))
-            .await
-            .map_err(|error| error.rejection())?;
-        self.enrolment
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        tracing::info!(build = %welcome.build, "connected to the control center");
-        self.set(Contact::Connected {
-            since: self.clock.now(),
-            build: welcome.build,
-        });
-        Ok(())
-    }
-
-    pub(crate) fn is_welcome(&self) -> bool {
-        matches!(*self.contact.borrow(), Contact::Connected { .. })
-    }
-
-    pub(crate) fn lost(&self, cause: Rejection) {
-        if self.is_welcome() {
-            tracing::warn!("the control center is away; the node goes on: {cause}");
-        } else {
-            tracing::debug!("the control center cannot be reached: {cause}");
-        }
-        self.set(Contact::Connecting { cause: Some(cause) });
-    }
-
-    pub(crate) fn refused(&self, cause: Rejection) {
-        tracing::error!(
-            "the control center refuses this node: {cause}. {}",
-            cause.hint_or_page()
-        );
-        self.set(Contact::Refused { cause });
-    }
-
-    pub(crate) fn revoked(&self) {
-        self.set(Contact::Revoked);
-    }
-
-    pub(crate) fn attached(&self, entity: &EntityId, result: Result<(), Rejection>) {
-        self.attached
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(entity.clone(), result);
-    }
-
-    pub(crate) fn found(&self, found: Vec<Link>) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.extend(found);
-        let surplus = links.len().saturating_sub(LINKS_MAX);
-        links.drain(..surplus);
-        self.linked.notify_one();
-    }
-
-    pub(crate) async fn links(&self) -> Vec<Link> {
-        loop {
-            let linked = self.linked.notified();
-            let links = std::mem::take(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner));
-            if !links.is_empty() {
-                return links;
-            }
-            linked.await;
-        }
-    }
-
-    fn set(&self, contact: Contact) {
-        // Revoked stays, whatever the connection does.
-        self.contact.send_if_modified(|current| {
-            let changes = *current != contact
-                && (*current != Contact::Revoked || matches!(contact, Contact::Connected { .. }));
-            if changes {
-                *current = contact;
-            }
-            changes
-        });
     }
 }

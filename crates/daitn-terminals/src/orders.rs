@@ -21,6 +21,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+/// An order that nobody has ended for so long after its expiry makes room when room is needed: 30 days.
+const FORGOTTEN_AFTER_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
 /// What became of an order at this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -172,13 +175,17 @@ impl Orders {
             if inner.decided.len() < ORDERS_MAX || inner.decided.contains_key(&decided.order.id) {
                 None
             } else {
-                let ended = inner
+                let now = decided.order.issued_at;
+                let done = |known: &&Arc<Decided>| {
+                    known.state != OrderState::Accepted
+                        || now.since(known.order.expires_at) > FORGOTTEN_AFTER_MS
+                };
+                let oldest = inner
                     .decided
                     .values()
-                    .filter(|known| known.state != OrderState::Accepted);
-                let oldest = ended
-                    .min_by_key(|known| known.order.issued_at)
-                    .map(|known| known.order.id.clone());
+                    .filter(done)
+                    .min_by_key(|known| known.order.issued_at);
+                let oldest = oldest.map(|known| known.order.id.clone());
                 let full = || {
                     Rejection::new(
                         Code::Overloaded,

@@ -118,7 +118,7 @@ impl Outbox {
     pub(crate) async fn acknowledge(&self, number: u64) -> Result<(), DurableError> {
         self.waiting().numbers.remove(&number);
         let path = self.path(number);
-        blocking(move || durable::remove(&path)).await
+        blocking(move || durable::discard(&path)).await
     }
 
     /// How many wait.

@@ -189,6 +189,19 @@ impl Attached {
         }
     }
 
+    /// Makes room for another of its name: what goes on in tasks of its own ends, what is durable stays.
+    pub(crate) async fn retire(&self, shared: &Arc<Shared>) {
+        match &self.terminal {
+            Terminal::Aggregator(aggregator) => aggregator.retire().await,
+            Terminal::Verifier(verifier) => {
+                for known in shared.orders.accepted(&self.entity) {
+                    verifier.halt(shared, &known);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Its dynamic properties.
     #[must_use]
     pub(crate) fn telemetry(&self, now: UnixMillis) -> Telemetry {

@@ -2,12 +2,12 @@
 //! While it is away the node goes on; what it has to tell waits.
 
 use crate::{
+    contact::Uplink,
     describe_all::describe_again,
     limits::{
         CENTER_BACKOFF_FIRST, CENTER_BACKOFF_MAX, CENTER_DIAL_WITHIN, CENTER_REFUSED_WAIT,
         CENTER_REPLY_WITHIN, DESCRIBE_EVERY, TELEMETRY_EVERY_MAX, TELEMETRY_EVERY_MIN,
     },
-    node::Uplink,
     shared::Shared,
 };
 use daitn_fabric::{Backoff, CONTROL_ALPN, Connection, Endpoint};
@@ -217,13 +217,10 @@ async fn report(shared: &Arc<Shared>, connection: &Connection) -> Rejection {
 async fn measure(shared: &Arc<Shared>, uplink: &Uplink, connection: &Connection) -> Rejection {
     loop {
         let now = shared.clock.now();
-        let telemetry: Vec<_> = shared
-            .terminals
-            .all()
-            .iter()
-            .map(|attached| attached.telemetry(now))
-            .collect();
-        if !telemetry.is_empty() && uplink.is_welcome() {
+        let all = shared.terminals.all();
+        let known = all.iter().filter(|attached| uplink.is_attached(&attached.entity));
+        let telemetry: Vec<_> = known.map(|attached| attached.telemetry(now)).collect();
+        if !telemetry.is_empty() {
             match tell(connection, &NodeMessage::Telemetry(telemetry)).await {
                 Err(rejection) if rejection.code == Code::Unreachable => return rejection,
                 Err(rejection) => tracing::debug!("the control center does not want telemetry: {rejection}"),

@@ -68,6 +68,15 @@ impl Aggregator {
         self.forget(shared, &job).await;
     }
 
+    /// Ends the conducting of every job, which can go on from its journal.
+    pub(crate) async fn retire(&self) {
+        let all: Vec<Running> = self.running().drain().map(|(_, running)| running).collect();
+        for running in all {
+            running.stop.cancel();
+            running.ended.cancelled().await;
+        }
+    }
+
     /// What a job stands on is held before anything is cleared away.
     async fn hold_journal(&self, shared: &Shared, job: &JobId) {
         let path = Journal::path(&self.directory, job);

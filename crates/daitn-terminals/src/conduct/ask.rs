@@ -2,7 +2,7 @@
 
 use super::{
     check::{self, Asked},
-    core::{Event, Fault, Input, Step, Ticket},
+    events::{Event, Fault, Input, Step, Ticket},
     learner::Learner,
 };
 use crate::{durable::blocking, limits::PEER_DIAL_WITHIN, orders::Decided, shared::Shared};

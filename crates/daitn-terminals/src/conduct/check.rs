@@ -1,6 +1,6 @@
 //! Whether what a site answers is an answer to what it was asked: signature, job, epoch, cycle, input, sizes. Pure.
 
-use super::core::Step;
+use super::events::Step;
 use daitn_messages::{
     ids::{ArtifactId, EntityId, JobId, NodeId},
     receipt::{Outcome, Receipt},

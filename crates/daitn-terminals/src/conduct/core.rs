@@ -10,173 +10,20 @@
 //! Every request to a site carries a ticket; what answers another ticket than the one a chain waits for is ignored, so
 //! nobody is counted twice.
 
-use super::roster::Roster;
+use super::{
+    events::{Closing, Course, Effect, Event, Fault, Input, Step, Ticket},
+    roster::Roster,
+};
 use daitn_messages::{
     rejection::{Code, Rejection},
-    session::ArtifactRef,
     units::UnixMillis,
 };
 use std::collections::BTreeMap;
 
 /// A cycle that misses its quorum is tried this often before the job fails: three deadlines outlast a restart.
-pub(crate) const ATTEMPTS_MAX: u32 = 3;
+pub(super) const ATTEMPTS_MAX: u32 = 3;
 /// After its deadline a cycle waits this long for updates that are known of but not here yet.
-pub(crate) const CLOSING_MS: u64 = 5_000;
-
-/// What the core needs to know of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Course {
-    /// Sites of each chain, those that accepted only.
-    pub chains: Vec<Vec<u32>>,
-    /// Whether the order inside a chain is drawn anew for each cycle.
-    pub shuffle: bool,
-    /// Seed of that draw.
-    pub seed: u64,
-    /// A cycle counts with this many sites.
-    pub quorum: u32,
-    /// How many cycles there are.
-    pub cycles: u32,
-    /// A cycle closes at the latest after this time.
-    pub deadline_ms: u64,
-}
-
-/// What one site made in one cycle, its receipt checked.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Step {
-    /// Which site.
-    pub site: u32,
-    /// The weights that it ended with.
-    pub output: ArtifactRef,
-    /// SCAFFOLD's change of its control variate.
-    pub control: Option<ArtifactRef>,
-    /// Examples that it used.
-    pub examples: u64,
-    /// Its loss.
-    pub loss: f64,
-    /// Time of its own training.
-    pub train_ms: f64,
-}
-
-/// Names one request to a site or one look at its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Ticket(pub u64);
-
-/// What a site begins from.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Input {
-    /// The weights of the last cycle.
-    Global,
-    /// What another site of its chain made.
-    Of {
-        /// That site's step.
-        step: Step,
-        /// Whether the conductor has it too.
-        held: bool,
-    },
-}
-
-/// What happens to the conductor.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Event {
-    /// Begin, or go on after a restart.
-    Begin,
-    /// A site has trained and its receipt is in order.
-    Trained {
-        /// The request that it answers.
-        ticket: Ticket,
-        /// What it made.
-        step: Step,
-    },
-    /// A site did not do its step.
-    Declined {
-        /// The request that it answers.
-        ticket: Ticket,
-        /// Why.
-        reason: Rejection,
-        /// Where it lies.
-        fault: Fault,
-    },
-    /// The conductor has looked at a site's work.
-    Checked {
-        /// The look that it answers.
-        ticket: Ticket,
-        /// Whether it is admitted.
-        result: Result<(), Rejection>,
-    },
-    /// A site that was lost answers again.
-    Reachable {
-        /// Which.
-        site: u32,
-    },
-    /// Time has passed.
-    Tick,
-    /// A cycle's result is durable.
-    Combined,
-    /// A cycle has no result and will have none.
-    CombineFailed(Rejection),
-}
-
-/// Why a site did not do its step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// It refuses, or failed at its own work.
-    Site,
-    /// It could not get or use what it was to begin from.
-    Input,
-    /// It cannot be reached.
-    Way,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Effect {
-    /// Ask a site for its step.
-    Ask {
-        /// To be answered under this ticket.
-        ticket: Ticket,
-        /// Which site.
-        site: u32,
-        /// In which cycle.
-        cycle: u32,
-        /// From where it begins.
-        input: Input,
-    },
-    /// Fetch what a site made and see whether it is admitted.
-    Check {
-        /// To be answered under this ticket.
-        ticket: Ticket,
-        /// What it made.
-        step: Step,
-    },
-    /// Nobody waits for this any more.
-    Forget(Ticket),
-    /// Find out when a lost site answers again.
-    Watch {
-        /// Which.
-        site: u32,
-    },
-    /// Send [`Event::Tick`] at this time; replaces an earlier one.
-    WakeAt(UnixMillis),
-    /// Combine the ends of the chains.
-    Combine(Closing),
-    /// All cycles are done.
-    Finish,
-    /// The job cannot go on.
-    Fail(Rejection),
-}
-
-/// What is in a cycle's result.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Closing {
-    /// Which cycle.
-    pub cycle: u32,
-    /// When it began.
-    pub began_at: UnixMillis,
-    /// For each chain that ended with something, its steps in order; chains in the order of their smallest site.
-    pub ends: Vec<Vec<Step>>,
-    /// Sites that are not in it.
-    pub left_out: Vec<(u32, Rejection)>,
-}
+pub(super) const CLOSING_MS: u64 = 5_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -217,7 +64,7 @@ struct Run {
 
 /// The state of a job's training at its conductor.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Core {
+pub(super) struct Core {
     course: Course,
     roster: Roster,
     phase: Phase,
@@ -233,7 +80,7 @@ pub(crate) struct Core {
 impl Core {
     /// Before cycle `cycles_done`.
     #[must_use]
-    pub(crate) fn new(mut course: Course, cycles_done: u32) -> Self {
+    pub(super) fn new(mut course: Course, cycles_done: u32) -> Self {
         course.chains.retain(|chain| !chain.is_empty());
         // The order of the sums is the order of the sites, however the plan lists its chains.
         course.chains.sort_by_key(|chain| chain.iter().min().copied());
@@ -253,13 +100,13 @@ impl Core {
 
     /// The cycle that runs, from 0.
     #[cfg(test)]
-    pub(crate) fn cycle(&self) -> u32 {
+    pub(super) fn cycle(&self) -> u32 {
         self.cycle
     }
 
     /// Takes an event and says what is to be done.
     #[must_use]
-    pub(crate) fn on(&mut self, event: Event, now: UnixMillis) -> Vec<Effect> {
+    pub(super) fn on(&mut self, event: Event, now: UnixMillis) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
             Event::Begin => self.begin_cycle(now, &mut effects),
@@ -336,7 +183,10 @@ impl Core {
 
     /// Asks the next site of a chain, or looks at the chain's end, or ends it.
     fn go_on(&mut self, chain: usize, effects: &mut Vec<Effect>) {
-        let ticket = Ticket(self.n_tickets);
+        let ticket = Ticket {
+            chain,
+            number: self.n_tickets,
+        };
         let run = &mut self.runs[chain];
         let last = run.kept.last().copied();
         if let Some(site) = run.order.get(run.next).copied() {
@@ -364,13 +214,15 @@ impl Core {
         self.n_tickets += 1;
     }
 
-    fn chain_of(&self, doing: Doing) -> Option<usize> {
+    /// The chain that waits for this ticket.
+    fn chain_of(&self, ticket: Ticket, doing: Doing) -> Option<usize> {
         let works = matches!(self.phase, Phase::Training | Phase::Closing);
-        self.runs.iter().position(|run| works && run.doing == doing)
+        let run = self.runs.get(ticket.chain).filter(|_| works)?;
+        (run.doing == doing).then_some(ticket.chain)
     }
 
     fn trained(&mut self, ticket: Ticket, step: Step, effects: &mut Vec<Effect>) {
-        let Some(chain) = self.chain_of(Doing::Asking(ticket)) else {
+        let Some(chain) = self.chain_of(ticket, Doing::Asking(ticket)) else {
             return;
         };
         let run = &mut self.runs[chain];
@@ -384,7 +236,7 @@ impl Core {
     }
 
     fn declined(&mut self, ticket: Ticket, reason: Rejection, fault: Fault, effects: &mut Vec<Effect>) {
-        let Some(chain) = self.chain_of(Doing::Asking(ticket)) else {
+        let Some(chain) = self.chain_of(ticket, Doing::Asking(ticket)) else {
             return;
         };
         let run = &mut self.runs[chain];
@@ -392,7 +244,10 @@ impl Core {
         let input = run.kept.last().filter(|kept| !kept.held).map(|kept| kept.step);
         if let (Fault::Input, Some(step)) = (fault, input) {
             // Its word against that of the site before it: look oneself, then ask again.
-            let ticket = Ticket(self.n_tickets);
+            let ticket = Ticket {
+                chain,
+                number: self.n_tickets,
+            };
             self.n_tickets += 1;
             run.doing = Doing::Checking(ticket);
             effects.push(Effect::Check { ticket, step });
@@ -410,7 +265,7 @@ impl Core {
     }
 
     fn checked(&mut self, ticket: Ticket, result: Result<(), Rejection>, effects: &mut Vec<Effect>) {
-        let Some(chain) = self.chain_of(Doing::Checking(ticket)) else {
+        let Some(chain) = self.chain_of(ticket, Doing::Checking(ticket)) else {
             return;
         };
         let kept = &mut self.runs[chain].kept;

@@ -1,7 +1,7 @@
 //! The core by cases, and by random runs against what must always hold.
 
 use super::*;
-use daitn_messages::ids::ArtifactId;
+use daitn_messages::{ids::ArtifactId, session::ArtifactRef};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 

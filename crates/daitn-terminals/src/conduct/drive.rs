@@ -2,31 +2,30 @@
 
 use super::{
     ask::{Begin, Field},
-    core::{Closing, Core, Course, Effect, Event, Step, Ticket},
-    journal::Journal,
-    learner::{Files, Learner},
-    report::{self, AHEAD_MAX, Unreported},
+    core::Core,
+    events::{Closing, Effect, Event, Step, Ticket},
+    journal::{HISTORY_MAX, Journal},
+    learner::{CombineError, Files},
+    publish::{publish, scope_of},
+    report::Unreported,
 };
 use crate::{
     durable::{DurableError, blocking},
     holds::Readers,
     limits::ANSWERS_KEPT,
     orders::Decided,
-    shared::{Shared, only},
+    shared::Shared,
     terminal::Attached,
 };
-use daitn_fabric::{Backoff, artifact::Durability};
+use daitn_fabric::Backoff;
 use daitn_messages::{
-    ids::ArtifactId,
-    order::{ConductOrder, Instruction},
     receipt::{CycleReport, Outcome, TrainingDone},
     rejection::{Code, Rejection},
-    session::{ArtifactRef, Peer},
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -34,9 +33,6 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
 };
 use tokio_util::sync::CancellationToken;
-
-/// Events that wait for the core: one for each site of a large plan and some room.
-const EVENTS_MAX: usize = 1024;
 
 /// A job that runs.
 #[derive(Debug)]
@@ -82,155 +78,31 @@ pub(crate) async fn conduct(
     }
 }
 
-enum Prepared {
+pub(super) enum Prepared {
     /// It was done before the node was restarted.
     Done(TrainingDone),
     ToDo(Box<Conductor>),
 }
 
-struct Conductor {
-    field: Arc<Field>,
-    core: Core,
-    journal: Journal,
-    path: PathBuf,
-    readers: Readers,
-    unreported: Unreported,
-    sender: mpsc::Sender<Event>,
-    receiver: mpsc::Receiver<Event>,
-    closed: mpsc::Sender<CycleReport>,
-    reporter: JoinHandle<Result<(), Rejection>>,
-    tasks: HashMap<Ticket, AbortHandle>,
-    watches: HashMap<u32, (Arc<Mutex<Backoff>>, Option<AbortHandle>)>,
-    wake: Option<tokio::time::Instant>,
-    cycle_began: Instant,
-    stop: CancellationToken,
+pub(super) struct Conductor {
+    pub(super) field: Arc<Field>,
+    pub(super) core: Core,
+    pub(super) journal: Journal,
+    pub(super) path: PathBuf,
+    pub(super) readers: Readers,
+    pub(super) unreported: Unreported,
+    pub(super) sender: mpsc::Sender<Event>,
+    pub(super) receiver: mpsc::Receiver<Event>,
+    pub(super) closed: mpsc::Sender<CycleReport>,
+    pub(super) reporter: JoinHandle<Result<(), Rejection>>,
+    pub(super) tasks: HashMap<Ticket, AbortHandle>,
+    pub(super) watches: HashMap<u32, (Arc<Mutex<Backoff>>, Option<AbortHandle>)>,
+    pub(super) wake: Option<tokio::time::Instant>,
+    pub(super) cycle_began: Instant,
+    pub(super) stop: CancellationToken,
 }
 
 impl Conductor {
-    async fn prepare(
-        shared: &Arc<Shared>,
-        known: &Arc<Decided>,
-        directory: PathBuf,
-        stop: CancellationToken,
-    ) -> Result<Prepared, Rejection> {
-        let Instruction::Conduct(conduct) = &known.order.instruction else {
-            return Err(crate::shared::wrong_terminal(&known.order));
-        };
-        let job = known.order.job.clone();
-        let job = job.ok_or_else(|| Rejection::malformed("job", "an order to conduct names its job"))?;
-        shared.learn(&conduct.peers);
-        shared.learn(&conduct.spares);
-        let path = Journal::path(&directory, &job);
-        let earlier = {
-            let path = path.clone();
-            blocking(move || Journal::read(&path))
-                .await
-                .map_err(|error| logged(&error))?
-        };
-        let learner = {
-            let (engine, conduct) = (shared.engine.clone(), conduct.clone());
-            let n_sites = conduct.accepted.len();
-            blocking(move || Learner::new(&*engine, &conduct.plan, n_sites)).await?
-        };
-        let peers = conduct
-            .peers
-            .iter()
-            .map(|peer| (peer.node, peer.clone()))
-            .collect();
-        let within = Duration::from_millis(
-            conduct
-                .plan
-                .round_deadline_ms
-                .saturating_add(super::core::CLOSING_MS),
-        );
-        let field = Arc::new(Field {
-            shared: shared.clone(),
-            known: known.clone(),
-            conduct: Arc::new((**conduct).clone()),
-            updates: format!("updates/{job}").into(),
-            job,
-            learner,
-            peers,
-            receipts: Mutex::default(),
-            bytes_moved: AtomicU64::new(0),
-            within,
-        });
-        let readers = readers_of(shared, conduct);
-        Self::from_where_it_stood(field, earlier, path, readers, stop).await
-    }
-
-    async fn from_where_it_stood(
-        field: Arc<Field>,
-        earlier: Option<Journal>,
-        path: PathBuf,
-        readers: Readers,
-        stop: CancellationToken,
-    ) -> Result<Prepared, Rejection> {
-        let resume = field.conduct.resume.as_ref();
-        let own_cycles = earlier.as_ref().map_or(0, |journal| journal.cycles_done);
-        let (mut cycles_done, mut unreported) = (0, Vec::new());
-        if let Some(journal) = &earlier {
-            unreported.clone_from(&journal.unreported);
-        }
-        if let Some(journal) =
-            earlier.filter(|_| resume.is_none_or(|resume| resume.cycles_done <= own_cycles))
-        {
-            if let Some(done) = &journal.done {
-                hold(
-                    &field,
-                    journal.cycles_done,
-                    &[Some(journal.global), Some(journal.state)],
-                    &readers,
-                )?;
-                return Ok(Prepared::Done(done.clone()));
-            }
-            restore(&field, journal.state, &[]).await?;
-            cycles_done = journal.cycles_done;
-        } else if let Some(resume) = resume {
-            restore(&field, resume.state, &resume.holders).await?;
-            cycles_done = resume.cycles_done;
-        }
-        let (begin, state) = publish(&field, cycles_done, None, &readers).await?;
-        // The copy that was fetched to resume from is now held as the cycle's own.
-        field.shared.release_all(&field.updates);
-        let journal = Journal {
-            order: field.known.order.id.clone(),
-            epoch: field.known.order.epoch,
-            cycles_done,
-            global: begin.global,
-            control: begin.control,
-            state,
-            unreported,
-            done: None,
-        };
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let (closed, to_report) = mpsc::channel(AHEAD_MAX);
-        let waiting: VecDeque<CycleReport> = journal.unreported.iter().cloned().collect();
-        let unreported: Unreported = Arc::new(Mutex::new(waiting.clone()));
-        let reporter = tokio::spawn(report::report(field.clone(), to_report, unreported.clone()));
-        for report in waiting {
-            closed.send(report).await.map_err(|_| no_reporter())?;
-        }
-        let core = Core::new(course_of(&field.conduct), cycles_done);
-        Ok(Prepared::ToDo(Box::new(Self {
-            field,
-            core,
-            journal,
-            path,
-            readers,
-            unreported,
-            sender,
-            receiver,
-            closed,
-            reporter,
-            tasks: HashMap::new(),
-            watches: HashMap::new(),
-            wake: None,
-            cycle_began: Instant::now(),
-            stop,
-        })))
-    }
-
     /// Runs to the end; `None` where it was stopped.
     async fn run(mut self) -> Result<Option<TrainingDone>, Rejection> {
         self.write_journal().await?;
@@ -355,11 +227,9 @@ impl Conductor {
     }
 
     /// Combines a cycle and makes it durable, then lets it be told.
-    async fn close(&mut self, closing: Closing) -> Result<(), Rejection> {
+    async fn close(&mut self, mut closing: Closing) -> Result<(), Rejection> {
+        let files = self.combine(&mut closing).await?;
         let contributions = self.contributions(&closing);
-        let field = self.field.clone();
-        let ends = closing.ends.clone();
-        let files = blocking(move || field.learner.combine(&field.shared.store, &ends)).await?;
         let cycles_done = closing.cycle + 1;
         let (begin, state) = publish(&self.field, cycles_done, Some(files), &self.readers).await?;
         let report = CycleReport {
@@ -375,6 +245,11 @@ impl Conductor {
             left_out: closing.left_out,
         };
         self.cycle_began = Instant::now();
+        self.journal
+            .history
+            .push((self.journal.cycles_done, self.journal.state.id));
+        let surplus = self.journal.history.len().saturating_sub(HISTORY_MAX);
+        self.journal.history.drain(..surplus);
         self.journal.cycles_done = cycles_done;
         (self.journal.global, self.journal.control, self.journal.state) =
             (begin.global, begin.control, state);
@@ -393,6 +268,29 @@ impl Conductor {
             return Err(no_reporter());
         }
         Ok(())
+    }
+
+    /// Combines what sites made. An update that cannot be read any more is left out, if the quorum allows.
+    async fn combine(&self, closing: &mut Closing) -> Result<Files, Rejection> {
+        loop {
+            let (field, ends) = (self.field.clone(), closing.ends.clone());
+            let combined = blocking(move || field.learner.combine(&field.shared.store, &ends)).await;
+            let (end, reason) = match combined {
+                Ok(files) => return Ok(files),
+                Err(CombineError::Failed(reason)) => return Err(reason),
+                Err(CombineError::Blamed { end, reason }) => (end, reason),
+            };
+            tracing::warn!(job = %self.field.job, round = closing.cycle, "an admitted update is left out after all: {reason}");
+            let steps = closing.ends.remove(end);
+            closing
+                .left_out
+                .extend(steps.iter().map(|step| (step.site, reason.clone())));
+            closing.left_out.sort_by_key(|(site, _)| *site);
+            let n_sites = closing.ends.iter().flatten().count();
+            if n_sites < self.field.conduct.plan.quorum as usize {
+                return Err(reason);
+            }
+        }
     }
 
     fn contributions(
@@ -446,111 +344,6 @@ enum After {
     End(Result<Option<()>, Rejection>),
 }
 
-/// Stores the files of a cycle's result, durably, for all who may have them.
-async fn publish(
-    field: &Arc<Field>,
-    cycles_done: u32,
-    files: Option<Files>,
-    readers: &Readers,
-) -> Result<(Begin, ArtifactRef), Rejection> {
-    let files = match files {
-        Some(files) => files,
-        None => {
-            let field = field.clone();
-            blocking(move || field.learner.files()).await?
-        }
-    };
-    let scope = scope_of(field, cycles_done);
-    let put = |bytes| field.shared.put(&scope, bytes, readers, Durability::Durable);
-    let global = put(files.global).await?;
-    let control = match files.control {
-        Some(control) => Some(put(control).await?),
-        None => None,
-    };
-    let state = match files.state {
-        Some(state) => put(state).await?,
-        // What remembers nothing is its weights.
-        None => global,
-    };
-    Ok((Begin { global, control }, state))
-}
-
-async fn restore(field: &Arc<Field>, state: ArtifactRef, holders: &[Peer]) -> Result<(), Rejection> {
-    if state.bytes != field.learner.state_bytes() {
-        let message = format!(
-            "it has {} bytes, not {}",
-            state.bytes,
-            field.learner.state_bytes()
-        );
-        return Err(Rejection::malformed("conductor's state", &message));
-    }
-    field
-        .shared
-        .fetch(&field.updates, state, holders, Durability::Durable)
-        .await?;
-    let field = field.clone();
-    blocking(move || {
-        let reader = field
-            .shared
-            .store
-            .reader(state.id)
-            .map_err(|error| error.rejection())?;
-        field.learner.restore(reader)
-    })
-    .await
-}
-
-fn hold(
-    field: &Field,
-    cycles_done: u32,
-    artifacts: &[Option<ArtifactRef>],
-    readers: &Readers,
-) -> Result<(), Rejection> {
-    let scope = scope_of(field, cycles_done);
-    let ids: Vec<ArtifactId> = artifacts.iter().flatten().map(|artifact| artifact.id).collect();
-    ids.into_iter()
-        .try_for_each(|id| field.shared.holds.hold(&scope, id, readers))
-}
-
-fn scope_of(field: &Field, cycles_done: u32) -> Arc<str> {
-    scope_name(&field.job, cycles_done).into()
-}
-
-/// The scope under which the results of a cycle are held.
-pub(crate) fn scope_name(job: &daitn_messages::ids::JobId, cycles_done: u32) -> String {
-    format!("conduct/{job}/{cycles_done}")
-}
-
-fn readers_of(shared: &Shared, conduct: &ConductOrder) -> Readers {
-    let sites = conduct.plan.sites.iter().map(|site| site.node);
-    let spares = conduct.spares.iter().map(|peer| peer.node);
-    only(
-        sites
-            .chain(spares)
-            .chain(conduct.readers.iter().copied())
-            .filter(|node| *node != shared.node),
-    )
-}
-
-fn course_of(conduct: &ConductOrder) -> Course {
-    let plan = &conduct.plan;
-    let accepted = |chain: &Vec<u32>| {
-        chain
-            .iter()
-            .copied()
-            .filter(|site| conduct.accepted.contains(site))
-            .collect()
-    };
-    Course {
-        chains: plan.chains.iter().map(accepted).collect(),
-        shuffle: plan.shuffle,
-        seed: plan.request.training.local.seed,
-        quorum: plan.quorum,
-        cycles: plan.rounds,
-        deadline_ms: plan.round_deadline_ms,
-    }
-}
-
 fn mean_loss(ends: &[Vec<Step>]) -> f64 {
     let steps = || ends.iter().flatten();
     let n_examples: u64 = steps().map(|step| step.examples).sum();
@@ -562,12 +355,12 @@ fn slowest_ms(ends: &[Vec<Step>]) -> f64 {
     ends.iter().map(chain).fold(0.0, f64::max)
 }
 
-fn logged(error: &DurableError) -> Rejection {
+pub(super) fn logged(error: &DurableError) -> Rejection {
     tracing::error!("the journal of a job cannot be read or written: {error}");
     error.rejection()
 }
 
-fn no_reporter() -> Rejection {
+pub(super) fn no_reporter() -> Rejection {
     Rejection::new(
         Code::Internal,
         "closed cycles cannot be reported; the log says why",

@@ -2,12 +2,15 @@
 
 use crate::durable::{self, DurableError};
 use daitn_messages::{
-    ids::{JobId, OrderId},
+    ids::{ArtifactId, JobId, OrderId},
     receipt::{CycleReport, TrainingDone},
     session::ArtifactRef,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+/// States that are remembered: more than cycles can run ahead of what the center has heard, in ordinary times.
+pub(crate) const HISTORY_MAX: usize = 256;
 
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,8 @@ pub(crate) struct Journal {
     pub control: Option<ArtifactRef>,
     /// Weights and the strategy's memory after them.
     pub state: ArtifactRef,
+    /// The states before, the newest last: by them a conductor sees whether the center knows its own line.
+    pub history: Vec<(u32, ArtifactId)>,
     /// Closed cycles that are not in the outbox yet.
     pub unreported: Vec<CycleReport>,
     /// The end of the training.

@@ -1,7 +1,7 @@
 //! The conductor's arithmetic: looks at updates, combines them, writes and reads what a strategy remembers. Blocking;
 //! called from threads for that.
 
-use super::core::Step;
+use super::events::Step;
 use crate::shared::file_bytes;
 use daitn_engine::{
     Engine, Layout,
@@ -10,7 +10,8 @@ use daitn_engine::{
 use daitn_fabric::artifact::{ArtifactReader, Store};
 use daitn_learning::{
     admission,
-    server::{ControlUpdate, Controls, Form, Server, Update},
+    aggregation::MeanError,
+    server::{AggregateError, ControlUpdate, Controls, Form, Server, Update},
 };
 use daitn_messages::{
     ids::ArtifactId,
@@ -41,6 +42,26 @@ pub(super) struct Learner {
     server: RwLock<Server>,
     /// Length of each update of this cycle that was admitted.
     norms: Mutex<HashMap<ArtifactId, f64>>,
+}
+
+/// Why a cycle has no result.
+#[derive(Debug)]
+pub(super) enum CombineError {
+    /// The end of one chain is to blame: without it there may be one.
+    Blamed {
+        /// Which, in the order given.
+        end: usize,
+        /// What is wrong with it.
+        reason: Rejection,
+    },
+    /// Nobody is.
+    Failed(Rejection),
+}
+
+impl From<Rejection> for CombineError {
+    fn from(reason: Rejection) -> Self {
+        Self::Failed(reason)
+    }
 }
 
 /// The files of a cycle's result.
@@ -168,12 +189,13 @@ impl Learner {
     ///
     /// # Errors
     /// Where there is no result; the model is then as it was.
-    pub(super) fn combine(&self, store: &Store, ends: &[Vec<Step>]) -> Result<Files, Rejection> {
-        let mut updates = Vec::with_capacity(ends.len());
-        let mut changes = Vec::new();
-        for (steps, clip) in ends.iter().zip(self.clips(ends)?) {
-            let Some(last) = steps.last() else { continue };
-            let reader = self.data(store, last.output, &self.layout)?;
+    pub(super) fn combine(&self, store: &Store, ends: &[Vec<Step>]) -> Result<Files, CombineError> {
+        let (mut updates, mut changes, mut changed_by) =
+            (Vec::with_capacity(ends.len()), Vec::new(), Vec::new());
+        let blamed = |end| move |reason| CombineError::Blamed { end, reason };
+        for (end, (steps, clip)) in ends.iter().zip(self.clips(ends)?).enumerate() {
+            let last = steps.last().expect("a chain that ended with something has steps");
+            let reader = data(store, last.output, &self.layout).map_err(blamed(end))?;
             let n_examples = steps.iter().map(|step| step.examples).sum();
             updates.push(Update {
                 n_examples,
@@ -181,25 +203,36 @@ impl Learner {
                 reader,
             });
             for control in steps.iter().filter_map(|step| step.control) {
-                changes.push(ControlUpdate {
-                    clip: 1.0,
-                    reader: self.data(store, control, &self.control_layout)?,
-                });
+                let reader = data(store, control, &self.control_layout).map_err(blamed(end))?;
+                changes.push(ControlUpdate { clip: 1.0, reader });
+                changed_by.push(end);
             }
         }
-        let controls = (self.strategy == Strategy::Scaffold).then_some(Controls {
+        let scaffold = self.strategy == Strategy::Scaffold;
+        let controls = scaffold.then_some(Controls {
             updates: changes,
             n_sites: self.n_sites,
         });
-        let mut server = self.server.write().unwrap_or_else(PoisonError::into_inner);
-        server
-            .aggregate(Form::Weights, updates, controls)
-            .map_err(|error| {
-                Rejection::new(Code::UpdateRefused, format!("the updates have no mean: {error}"))
-            })?;
+        let aggregated = {
+            let mut server = self.server.write().unwrap_or_else(PoisonError::into_inner);
+            server.aggregate(Form::Weights, updates, controls)
+        };
+        aggregated.map_err(|error| {
+            let end = match &error {
+                AggregateError::Mean(mean) => term_of(mean),
+                AggregateError::ControlMean(mean) => {
+                    term_of(mean).and_then(|term| changed_by.get(term).copied())
+                }
+                _ => None,
+            };
+            let reason = Rejection::new(Code::UpdateRefused, format!("the updates have no mean: {error}"));
+            match end {
+                Some(end) => CombineError::Blamed { end, reason },
+                None => CombineError::Failed(reason),
+            }
+        })?;
         self.norms.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        drop(server);
-        self.files()
+        Ok(self.files()?)
     }
 
     /// The files of the model as it is.
@@ -236,19 +269,26 @@ impl Learner {
             .map_err(|error| Rejection::malformed("training.norm_clip", &error.to_string()))
     }
 
-    fn data(
-        &self,
-        store: &Store,
-        artifact: ArtifactRef,
-        layout: &Layout,
-    ) -> Result<ArtifactReader, Rejection> {
-        let reader = store.reader(artifact.id).map_err(|error| error.rejection())?;
-        let n_bytes = reader.n_bytes();
-        Ok(Section::open(reader, n_bytes, layout, Numbers::Any)?.into_reader())
-    }
-
     fn server(&self) -> std::sync::RwLockReadGuard<'_, Server> {
         self.server.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The data section of an artifact.
+fn data(store: &Store, artifact: ArtifactRef, layout: &Layout) -> Result<ArtifactReader, Rejection> {
+    let reader = store.reader(artifact.id).map_err(|error| error.rejection())?;
+    let n_bytes = reader.n_bytes();
+    Ok(Section::open(reader, n_bytes, layout, Numbers::Any)?.into_reader())
+}
+
+/// The update that is to blame, if one is.
+fn term_of(error: &MeanError) -> Option<usize> {
+    match error {
+        MeanError::BadWeight { term, .. }
+        | MeanError::NotFinite { term, .. }
+        | MeanError::WrongLength { term, .. }
+        | MeanError::Read { term, .. } => Some(*term),
+        MeanError::NoTerms | MeanError::NoWeight { .. } | MeanError::Spent => None,
     }
 }
 

@@ -10,7 +10,9 @@
 //!                                   └──closed cycles──▶ report ──▶ spares, outbox
 //! ```
 
-pub(crate) mod core;
+mod events;
+
+mod core;
 
 mod roster;
 
@@ -22,9 +24,14 @@ mod learner;
 
 mod ask;
 
+mod publish;
+
 mod report;
+
+mod start;
 
 mod drive;
 
-pub(crate) use drive::{Running, conduct, scope_name};
+pub(crate) use drive::{Running, conduct};
 pub(crate) use journal::Journal;
+pub(crate) use publish::scope_name;

@@ -13,10 +13,10 @@ use crate::{
     terminal::Attached,
 };
 use daitn_engine::{Layout, LocalRule, Table, TrainOutcome, Work, weights};
-use daitn_fabric::artifact::Durability;
+use daitn_fabric::{DATA_ALPN, artifact::Durability};
 use daitn_learning::{local::SiteControl, random::SplitMix64};
 use daitn_messages::{
-    ids::{ArtifactId, NodeId},
+    ids::{ArtifactId, JobId, NodeId},
     learning::{LocalTraining, ModelSpec, Strategy},
     order::TrainOrder,
     receipt::{Outcome, Receipt, Trained},
@@ -26,7 +26,7 @@ use daitn_messages::{
 };
 use std::{
     ops::ControlFlow,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -39,7 +39,7 @@ struct Step<'a> {
     train: &'a TrainOrder,
     asked: &'a TrainStep,
     layout: Arc<Layout>,
-    answers: Answers,
+    answers: Arc<Answers>,
     scope: Arc<str>,
     readers: Readers,
     policies: Vec<String>,
@@ -77,9 +77,15 @@ impl Dataset {
         let policies = self.ask_policy(shared, &attached.descriptor(), &train).await?;
         let seat = self.seat(&asked.job, asked.position);
         seat.newest.fetch_max(asked.cycle + 1, Ordering::Relaxed);
-        let _turn = seat.turn.lock().await;
-        let step = self.prepare(shared, &train, asked, policies).await?;
-        let answer = match step.remembered().await? {
+        let mut turn = seat.turn.lock().await;
+        let answers = match &*turn {
+            Some(answers) => answers.clone(),
+            None => turn
+                .insert(self.answers(&asked.job, asked.position).await?)
+                .clone(),
+        };
+        let step = prepare(shared, &train, asked, policies, answers)?;
+        let answer = match step.remembered()? {
             Some(answer) => answer,
             None => {
                 let _busy = attached.load.begin();
@@ -104,11 +110,23 @@ impl Dataset {
             return;
         };
         shared.learn(std::slice::from_ref(&train.conductor));
-        let (base, position) = (self.directory.clone(), train.position);
-        let scope = scope_of(&job.to_string(), position);
-        let answers = blocking(move || Answers::open(&base, &job, position)?.all()).await;
+        if train.conductor.node != shared.node {
+            let link = shared.endpoint.keep_connected(train.conductor.node, DATA_ALPN);
+            *self
+                .seat(&job, train.position)
+                .link
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(link);
+        }
+        let scope = scope_of(&job.to_string(), train.position);
+        let answers = match self.answers(&job, train.position).await {
+            Ok(answers) => answers.all(),
+            Err(rejection) => {
+                return tracing::warn!(%job, "earlier answers are not known any more: {rejection}");
+            }
+        };
         let readers = readers_of(train);
-        for output in answers.unwrap_or_default().iter().flat_map(Answer::outputs) {
+        for output in answers.iter().flat_map(Answer::outputs) {
             if let Err(error) = shared.holds.hold(&scope, output.id, &readers) {
                 tracing::warn!("an update of an earlier cycle is not offered any more: {error}");
             }
@@ -125,35 +143,20 @@ impl Dataset {
         }
         shared.release_all(&scope_of(&job.to_string(), train.position));
         self.file.forget();
-        let (base, position) = (self.directory.clone(), train.position);
-        let removed = blocking(move || Answers::open(&base, &job, position)?.remove()).await;
+        let removed = match self.answers(&job, train.position).await {
+            Ok(answers) => blocking(move || answers.remove()).await,
+            Err(rejection) => Err(rejection),
+        };
         if let Err(error) = removed {
             tracing::warn!("the working state of a stopped job stays on disk: {error}");
         }
     }
 
-    async fn prepare<'a>(
-        &self,
-        shared: &'a Arc<Shared>,
-        train: &'a TrainOrder,
-        asked: &'a TrainStep,
-        policies: Vec<String>,
-    ) -> Result<Step<'a>, Rejection> {
-        let layout = Arc::new(shared.engine.layout(&train.spec).map_err(Rejection::from)?);
-        check_size("weights", asked.input, &layout)?;
-        let (base, job, position) = (self.directory.clone(), asked.job.clone(), asked.position);
-        let answers = blocking(move || Answers::open(&base, &job, position)).await?;
-        let scope = scope_of(&asked.job.to_string(), position);
-        Ok(Step {
-            shared,
-            train,
-            asked,
-            layout,
-            answers,
-            scope,
-            readers: readers_of(train),
-            policies,
-        })
+    async fn answers(&self, job: &JobId, position: u32) -> Result<Arc<Answers>, Rejection> {
+        let (base, job) = (self.directory.clone(), job.clone());
+        blocking(move || Answers::open(&base, &job, position))
+            .await
+            .map(Arc::new)
     }
 
     async fn make(&self, step: &Step<'_>, seat: &Arc<Seat>) -> Result<Answer, Rejection> {
@@ -201,9 +204,8 @@ impl Dataset {
 
 impl Step<'_> {
     /// The answer that was given to the same question before, if its artifacts are still here.
-    async fn remembered(&self) -> Result<Option<Answer>, Rejection> {
-        let (answers, cycle) = (self.answers.clone(), self.asked.cycle);
-        let answer = blocking(move || answers.read(cycle)).await?;
+    fn remembered(&self) -> Result<Option<Answer>, Rejection> {
+        let answer = self.answers.of(self.asked.cycle);
         let control = self.asked.control.map(|control| control.id);
         let same = |answer: &Answer| {
             answer.input == self.asked.input.id
@@ -249,7 +251,7 @@ impl Step<'_> {
         let file = blocking(move || weights::write(&outcome.parameters, &layout)).await?;
         let output = self
             .shared
-            .put(&self.scope, file, &self.readers, Durability::Durable)
+            .put(&self.scope, file, &self.readers, Durability::Transient)
             .await?;
         let mut control = None;
         if let Some(SiteControl { next, delta }) = outcome.control {
@@ -261,7 +263,7 @@ impl Step<'_> {
             });
             control = Some(
                 self.shared
-                    .put(&self.scope, file.await?, &self.readers, Durability::Durable)
+                    .put(&self.scope, file.await?, &self.readers, Durability::Transient)
                     .await?,
             );
         }
@@ -282,7 +284,7 @@ impl Step<'_> {
             trained,
         };
         let (answers, kept) = (self.answers.clone(), answer.clone());
-        let forgotten = blocking(move || answers.keep(&kept)).await?;
+        let forgotten = blocking(move || answers.keep(kept)).await?;
         let current: Vec<ArtifactId> = answer.outputs().map(|output| output.id).collect();
         for output in forgotten
             .iter()
@@ -293,6 +295,28 @@ impl Step<'_> {
         }
         Ok(answer)
     }
+}
+
+fn prepare<'a>(
+    shared: &'a Arc<Shared>,
+    train: &'a TrainOrder,
+    asked: &'a TrainStep,
+    policies: Vec<String>,
+    answers: Arc<Answers>,
+) -> Result<Step<'a>, Rejection> {
+    let layout = Arc::new(shared.engine.layout(&train.spec).map_err(Rejection::from)?);
+    check_size("weights", asked.input, &layout)?;
+    let scope = scope_of(&asked.job.to_string(), asked.position);
+    Ok(Step {
+        shared,
+        train,
+        asked,
+        layout,
+        answers,
+        scope,
+        readers: readers_of(train),
+        policies,
+    })
 }
 
 /// A step on the node's own pool.

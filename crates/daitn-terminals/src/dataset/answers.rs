@@ -13,11 +13,10 @@ use daitn_messages::{
     session::ArtifactRef,
 };
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-
-/// Names of the files; the cycle is between dot and extension.
-const ANSWER: &str = "answer";
-const CONTROL: &str = "control";
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// An answer, with the question that it belongs to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,88 +36,91 @@ impl Answer {
     }
 }
 
-/// The memory of one job at one place of its plan. All of it blocks.
-#[derive(Debug, Clone)]
+/// The memory of one job at one place of its plan. What touches the disk blocks.
+#[derive(Debug)]
 pub(crate) struct Answers {
     directory: PathBuf,
+    /// As on disk.
+    answers: Mutex<Vec<Answer>>,
 }
 
 impl Answers {
     pub(crate) fn open(base: &Path, job: &JobId, position: u32) -> Result<Self, Rejection> {
         let directory = base.join(format!("{job}-{position}"));
-        durable::make_directory(&directory).map_err(|error| logged(&error))?;
-        Ok(Self { directory })
+        let open = || {
+            durable::make_directory(&directory)?;
+            durable::read(&file(&directory))
+        };
+        let answers: Option<Vec<Answer>> = open().map_err(|error| logged(&error))?;
+        Ok(Self {
+            answers: Mutex::new(answers.unwrap_or_default()),
+            directory,
+        })
     }
 
     /// The answer of a cycle.
-    pub(crate) fn read(&self, cycle: u32) -> Result<Option<Answer>, Rejection> {
-        durable::read(&self.path(ANSWER, cycle, "rec")).map_err(|error| logged(&error))
-    }
-
-    /// Keeps an answer and forgets those of long ago; what they named can go.
-    pub(crate) fn keep(&self, answer: &Answer) -> Result<Vec<Answer>, Rejection> {
-        let cycle = answer.trained.cycle;
-        durable::write(&self.path(ANSWER, cycle, "rec"), answer).map_err(|error| logged(&error))?;
-        let mut forgotten = Vec::new();
-        for (old, path) in self.cycles(ANSWER, "rec")? {
-            if old + ANSWERS_KEPT <= cycle {
-                forgotten.extend(durable::read::<Answer>(&path).ok().flatten());
-                durable::remove(&path).map_err(|error| logged(&error))?;
-            }
-        }
-        for (old, path) in self.cycles(CONTROL, "safetensors")? {
-            if old + ANSWERS_KEPT <= cycle {
-                durable::remove(&path).map_err(|error| logged(&error))?;
-            }
-        }
-        Ok(forgotten)
+    pub(crate) fn of(&self, cycle: u32) -> Option<Answer> {
+        self.answers()
+            .iter()
+            .find(|answer| answer.trained.cycle == cycle)
+            .cloned()
     }
 
     /// Every answer that is kept.
-    pub(crate) fn all(&self) -> Result<Vec<Answer>, Rejection> {
-        let cycles = self.cycles(ANSWER, "rec")?;
-        Ok(cycles
-            .into_iter()
-            .filter_map(|(_, path)| durable::read(&path).ok().flatten())
-            .collect())
+    pub(crate) fn all(&self) -> Vec<Answer> {
+        self.answers().clone()
+    }
+
+    /// Keeps an answer, in one step but not flushed: what a power cut takes is trained again and comes out the same.
+    /// Gives the answers that are forgotten for it.
+    pub(crate) fn keep(&self, answer: Answer) -> Result<Vec<Answer>, Rejection> {
+        let cycle = answer.trained.cycle;
+        let mut answers = self.answers();
+        let is_old =
+            |old: &mut Answer| old.trained.cycle == cycle || old.trained.cycle + ANSWERS_KEPT <= cycle;
+        let forgotten = answers.extract_if(.., is_old).collect();
+        answers.push(answer);
+        durable::write_unflushed(&file(&self.directory), &*answers).map_err(|error| logged(&error))?;
+        Ok(forgotten)
     }
 
     /// The control variate before a cycle: that after the last cycle before it, or zeros.
     pub(crate) fn control_before(&self, cycle: u32, layout: &Layout) -> Result<Vec<f32>, Rejection> {
-        let earlier = self
-            .cycles(CONTROL, "safetensors")?
-            .into_iter()
-            .filter(|(old, _)| *old < cycle);
+        let earlier = self.controls()?.into_iter().filter(|(old, _)| *old < cycle);
         match earlier.max_by_key(|(old, _)| *old) {
             Some((_, path)) => weights::read_file(&path, layout).map_err(Rejection::from),
             None => Ok(vec![0.0; layout.n_elements()]),
         }
     }
 
-    /// Keeps the control variate after a cycle.
+    /// Keeps the control variate after a cycle, durably: nobody else has it. Forgets those of long ago.
     pub(crate) fn keep_control(&self, cycle: u32, control: &[f32], layout: &Layout) -> Result<(), Rejection> {
-        let path = self.path(CONTROL, cycle, "safetensors");
+        let path = self.directory.join(format!("control-{cycle:05}.safetensors"));
         let beside = path.with_extension("new");
         weights::write_file(&beside, &[control], layout).map_err(Rejection::from)?;
-        durable::place(&beside, &path).map_err(|error| logged(&error))
+        durable::place(&beside, &path).map_err(|error| logged(&error))?;
+        for (_, path) in self
+            .controls()?
+            .into_iter()
+            .filter(|(old, _)| old + ANSWERS_KEPT <= cycle)
+        {
+            durable::discard(&path).map_err(|error| logged(&error))?;
+        }
+        Ok(())
     }
 
     /// Forgets everything.
     pub(crate) fn remove(&self) -> Result<(), Rejection> {
+        self.answers().clear();
         durable::remove_directory(&self.directory).map_err(|error| logged(&error))
     }
 
-    fn path(&self, what: &str, cycle: u32, extension: &str) -> PathBuf {
-        self.directory.join(format!("{what}-{cycle:05}.{extension}"))
-    }
-
-    fn cycles(&self, what: &str, extension: &str) -> Result<Vec<(u32, PathBuf)>, Rejection> {
-        let files = durable::list(&self.directory, extension).map_err(|error| logged(&error))?;
+    fn controls(&self) -> Result<Vec<(u32, PathBuf)>, Rejection> {
+        let files = durable::list(&self.directory, "safetensors").map_err(|error| logged(&error))?;
         let cycle = |path: &Path| {
             path.file_stem()?
                 .to_str()?
-                .strip_prefix(what)?
-                .strip_prefix('-')?
+                .strip_prefix("control-")?
                 .parse::<u32>()
                 .ok()
         };
@@ -127,6 +129,14 @@ impl Answers {
             .filter_map(|path| Some((cycle(&path)?, path)))
             .collect())
     }
+
+    fn answers(&self) -> MutexGuard<'_, Vec<Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn file(directory: &Path) -> PathBuf {
+    directory.join("answers.rec")
 }
 
 fn logged(error: &DurableError) -> Rejection {

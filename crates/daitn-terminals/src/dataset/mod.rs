@@ -20,6 +20,8 @@ pub(crate) use away::{recv_numbers, send_numbers};
 pub use options::{DatasetOptions, Facility, TaskKind};
 
 use crate::columns::{Columns, DataFile, Declared};
+use answers::Answers;
+use daitn_fabric::Link;
 use daitn_messages::{descriptor::DatasetBody, ids::JobId, rejection::Rejection};
 use policy::OwnPolicy;
 use std::{
@@ -43,8 +45,10 @@ pub(crate) struct Dataset {
 /// The place of this dataset in one job: one step at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
-    /// Held while a step is made.
-    turn: tokio::sync::Mutex<()>,
+    /// Held while a step is made; what is remembered of the job, once it was read.
+    turn: tokio::sync::Mutex<Option<Arc<Answers>>>,
+    /// To the job's conductor: a site that nobody can dial is asked on the connection that it has made itself.
+    link: Mutex<Option<Link>>,
     /// One more than the newest cycle that was asked for; an older one is not worth ending.
     newest: AtomicU32,
 }

@@ -80,7 +80,8 @@ pub(crate) async fn answer(
     let reply = SessionReply::Inferred {
         n_rows: query.n_rows,
         host_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        in_flight: attached.load.in_flight(),
+        // Without this one, which is about to end.
+        in_flight: attached.load.in_flight().saturating_sub(1),
     };
     let values = outputs.probabilities.unwrap_or(outputs.values);
     // What breaks off from here on is the gateway's or the way's fault: nobody is left to be told.

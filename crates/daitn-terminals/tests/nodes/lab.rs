@@ -6,8 +6,8 @@ use daitn_fabric::{
     artifact::{Durability, Store},
 };
 use daitn_messages::{
-    control::{Accepted, Acknowledged, CenterMessage, Hello, NodeMessage, NodeReply, Welcome},
-    descriptor::Descriptor,
+    control::{Accepted, Acknowledged, CenterMessage, Hello, Link, NodeMessage, NodeReply, Welcome},
+    descriptor::{Descriptor, Telemetry},
     ids::*,
     learning::*,
     limits::FRAME_BYTES_MAX,
@@ -50,7 +50,8 @@ pub(crate) struct Told {
     pub(crate) attached: BTreeMap<EntityId, Descriptor>,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) hellos: usize,
-    pub(crate) links: usize,
+    pub(crate) links: Vec<Link>,
+    pub(crate) telemetry: BTreeMap<EntityId, Telemetry>,
 }
 
 pub(crate) struct Lab {
@@ -142,8 +143,13 @@ impl Lab {
                                 let receipt = signed.open(remote).unwrap();
                                 told.send_modify(|told| told.receipts.push(receipt));
                             }
-                            NodeMessage::Links(links) => told.send_modify(|told| told.links += links.len()),
-                            NodeMessage::Telemetry(_) => {}
+                            NodeMessage::Links(links) => told.send_modify(|told| told.links.extend(links)),
+                            NodeMessage::Telemetry(all) => told.send_modify(|told| {
+                                let each = all
+                                    .into_iter()
+                                    .map(|telemetry| (telemetry.entity.clone(), telemetry));
+                                told.telemetry.extend(each);
+                            }),
                         }
                         Ok(Accepted::Done)
                     };
@@ -227,6 +233,11 @@ impl Lab {
             }
         }
         cycles
+    }
+
+    /// The center does not know this node any more.
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.organisations.lock().unwrap().remove(&node);
     }
 
     pub(crate) fn peer(&self) -> Peer {

@@ -4,6 +4,8 @@ mod lab;
 
 mod training;
 
+mod node;
+
 mod orders;
 
 mod hostile;

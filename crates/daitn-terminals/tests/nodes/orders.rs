@@ -271,8 +271,8 @@ async fn a_step_is_made_once_and_for_the_orders_conductor_only() {
         Code::Unauthorised
     );
     // The update is for the conductor, not for everybody who knows its name.
-    assert!(fetched(&mallory, &sites[0].peer, first.output).await.is_err());
-    assert!(fetched(&conductor, &sites[0].peer, first.output).await.is_ok());
+    assert!(fetched(&mallory, &sites[0].peer, third.output).await.is_err());
+    assert!(fetched(&conductor, &sites[0].peer, third.output).await.is_ok());
     // Weights that nobody has, or of another shape, are told as such.
     let nowhere = weights_of(&vec![0.5; initial().len()]);
     assert_eq!(
@@ -312,7 +312,7 @@ async fn a_step_is_made_once_and_for_the_orders_conductor_only() {
         Code::NotFound
     );
     let late = Stranger::new(70).await;
-    assert!(fetched(&late, &sites[0].peer, first.output).await.is_err());
+    assert!(fetched(&late, &sites[0].peer, third.output).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

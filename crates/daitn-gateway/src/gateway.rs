@@ -7,7 +7,7 @@ use crate::{
     control::Control,
     decisions::Decisions,
     front::Hosts,
-    routing::Random,
+    routing::{Now, Random},
     sessions::Sessions,
     stats::GatewayStats,
     view::View,
@@ -72,7 +72,7 @@ impl Gateway {
         let mut random = [0; 10];
         // Without the system's randomness an id is still unique here: it only has to be a name.
         if getrandom::fill(&mut random).is_err() {
-            random[..8].copy_from_slice(&self.clock.micros().to_le_bytes());
+            random[..8].copy_from_slice(&self.random.next().to_le_bytes());
         }
         DecisionId::new(at.0, random)
     }
@@ -91,12 +91,15 @@ impl Clock {
         }
     }
 
-    /// Microseconds since an hour before the start: monotonic, and zero is long ago.
-    pub(crate) fn micros(&self) -> u64 {
-        const HOUR_MICROS: u64 = 3_600_000_000;
-        u64::try_from(self.started.elapsed().as_micros())
-            .unwrap_or(u64::MAX)
-            .saturating_add(HOUR_MICROS)
+    /// Both clocks.
+    pub(crate) fn now(&self) -> Now {
+        // An hour ahead, so that zero is long ago.
+        const HOUR_MS: u64 = 3_600_000;
+        let steady_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now {
+            steady: UnixMillis(steady_ms.saturating_add(HOUR_MS)),
+            wall: self.wall(),
+        }
     }
 
     /// The time of day.

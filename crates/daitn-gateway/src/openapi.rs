@@ -19,7 +19,10 @@ use daitn_messages::rejection::Rejection;
 use std::sync::Arc;
 use utoipa::{
     IntoResponses, Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        RefOr,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -117,7 +120,25 @@ pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = routes().into_openapi();
     // utoipa's own build version is no business of ours.
     document.info.version = daitn_messages::BUILD.to_owned();
+    describe_responses(&mut document);
     document
+}
+
+/// A response must have a description; what most of ours are is said by their operation.
+fn describe_responses(document: &mut utoipa::openapi::OpenApi) {
+    let items = document.paths.paths.values_mut();
+    let operations = items.flat_map(|item| {
+        [&mut item.get, &mut item.put, &mut item.post]
+            .into_iter()
+            .flatten()
+    });
+    for response in operations.flat_map(|operation| operation.responses.responses.values_mut()) {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            response.description = "What was asked for".to_owned();
+        }
+    }
 }
 
 /// All routes.

@@ -88,10 +88,12 @@ async fn attempts(
 ) -> Result<Inferred, Rejection> {
     let deadline = Instant::now() + gateway.limits().query_timeout;
     let replicas = &query.served.replicas;
+    let bytes = (query.input.len() + output_bytes(query)) as u64;
     let mut tried = Vec::with_capacity(ATTEMPTS_MAX);
     let mut last: Option<SessionFailure> = None;
     while tried.len() < ATTEMPTS_MAX && Instant::now() < deadline {
-        let Some(pick) = routing::pick(replicas, &tried, gateway.clock.micros(), &gateway.random) else {
+        let now = gateway.clock.now();
+        let Some(pick) = routing::pick(replicas, &tried, bytes, now, gateway.random.next()) else {
             break;
         };
         tried.push(pick.chosen.index);
@@ -142,36 +144,32 @@ async fn attempt(
     within: Duration,
 ) -> Result<Inferred, SessionFailure> {
     let replica = &query.served.replicas[pick.chosen.index];
-    let _in_flight = replica.health.enter();
+    let in_flight = replica.health.enter();
     let request = InferQuery {
         model: query.served.model.model.clone(),
         n_rows: query.n_rows,
         decision,
     };
     let started = Instant::now();
-    let sessions = &gateway.sessions;
-    let result = sessions
-        .infer(
-            &replica.peer,
-            request,
-            query.input.clone(),
-            output_bytes(query),
-            within,
-        )
-        .await;
-    let now = gateway.clock.micros();
+    let asked = gateway.sessions.infer(
+        &replica.peer,
+        request,
+        query.input.clone(),
+        output_bytes(query),
+        within,
+    );
+    let result = asked.await;
+    let now = gateway.clock.now();
     match &result {
-        Ok(inferred) => replica
-            .health
-            .succeeded(now, started.elapsed().as_secs_f64(), inferred.in_flight),
+        Ok(inferred) => in_flight.answered(now, started.elapsed(), inferred.in_flight, inferred.rtt),
         Err(failure) => match failure.blame() {
-            Blame::Query | Blame::Host => {}
-            Blame::Full => replica.health.full(now),
+            Blame::Query | Blame::Host => drop(in_flight),
+            Blame::Full => in_flight.full(now),
             Blame::Broken => {
-                tracing::info!(host = %replica.host, node = %replica.peer.node, "a replica failed: {failure}");
-                if replica.health.failed(now, &query.served.replicas) {
+                tracing::debug!(host = %replica.host, node = %replica.peer.node, "a replica failed: {failure}");
+                if in_flight.failed(now) {
                     count(&gateway.stats.ejections_total);
-                    tracing::warn!(host = %replica.host, "a replica failed repeatedly and is left out for a while");
+                    tracing::warn!(host = %replica.host, "a replica fails repeatedly and is left out for a while: {failure}");
                 }
             }
         },

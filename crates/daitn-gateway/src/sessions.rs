@@ -79,7 +79,10 @@ pub(crate) struct Inferred {
     /// `n_rows` × number of outputs, little-endian f32.
     pub(crate) output: Bytes,
     pub(crate) host_micros: u64,
+    /// Queries at the host, this one among them.
     pub(crate) in_flight: u32,
+    /// The way to the host and back, where the transport knows it.
+    pub(crate) rtt: Option<Duration>,
 }
 
 /// An agent's answer, of which the head is here and the body follows.
@@ -149,6 +152,7 @@ impl Sessions {
                 output: output.freeze(),
                 host_micros,
                 in_flight,
+                rtt: connection.rtt(),
             })
         };
         tokio::time::timeout(within, exchange)

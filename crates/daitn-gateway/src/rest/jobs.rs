@@ -5,7 +5,7 @@ use crate::{
     gateway::Gateway,
     input::{check_idempotency_key, idempotency_key},
     openapi::Failures,
-    reply::{Envelope, Nothing, Outcome},
+    reply::{Envelope, Outcome},
 };
 use axum::{
     body::Body,
@@ -109,7 +109,7 @@ async fn get_job(
 
 /// Stops a job. Scope `train`.
 #[utoipa::path(post, path = "/v1/jobs/{job}/stop", tag = "jobs", params(("job" = JobId, Path, description = "Which")),
-    responses((status = 200, body = Envelope<Nothing>), Failures))]
+    responses((status = 200, body = Envelope<JobView>), Failures))]
 async fn stop_job(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,

@@ -5,7 +5,7 @@ use crate::{
     auth::Caller,
     gateway::Gateway,
     openapi::Failures,
-    reply::{self, Envelope, Nothing, Outcome},
+    reply::{self, Envelope, Outcome},
 };
 use axum::{
     body::Body,
@@ -145,7 +145,7 @@ async fn create_deployment(State(gateway): State<Arc<Gateway>>, headers: HeaderM
 /// Stops a deployment. Scope `deploy`.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/stop", tag = "models",
     params(("deployment" = DeploymentId, Path, description = "Which")),
-    responses((status = 200, body = Envelope<Nothing>), Failures))]
+    responses((status = 200, body = Envelope<DeploymentView>), Failures))]
 async fn stop_deployment(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,

@@ -4,7 +4,7 @@ use super::name;
 use crate::{
     gateway::Gateway,
     openapi::Failures,
-    reply::{Envelope, Nothing, Outcome},
+    reply::{Envelope, Outcome},
 };
 use axum::{
     body::Body,
@@ -61,7 +61,7 @@ async fn get_node(
 /// Throws a node out; its entities are withdrawn. Scope `admin`.
 #[utoipa::path(post, path = "/v1/nodes/{node}/revoke", tag = "nodes",
     params(("node" = NodeId, Path, description = "Its key")),
-    responses((status = 200, body = Envelope<Nothing>), Failures))]
+    responses((status = 200, body = Envelope<NodeView>), Failures))]
 async fn revoke_node(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
@@ -76,7 +76,7 @@ async fn revoke_node(
 /// Gives a node no new work, or new work again. Scope `admin`.
 #[utoipa::path(post, path = "/v1/nodes/{node}/drain", tag = "nodes",
     params(("node" = NodeId, Path, description = "Its key")), request_body = Drain,
-    responses((status = 200, body = Envelope<Nothing>), Failures))]
+    responses((status = 200, body = Envelope<NodeView>), Failures))]
 async fn drain_node(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,

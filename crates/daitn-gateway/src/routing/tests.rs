@@ -1,118 +1,118 @@
-//! The choice of replicas: spread, failures, return.
+//! What the gateway adds to the choice: who is ruled out, what is remembered, and that every query is counted down.
 
 use super::*;
 use daitn_messages::ids::NodeId;
 
-const SECOND: u64 = 1_000_000;
-
-fn replicas(n: usize) -> Vec<Arc<Replica>> {
-    (0..n)
-        .map(|i| {
-            Arc::new(Replica {
-                host: format!("model-host:acme/host-{i}").parse().unwrap(),
-                peer: Peer {
-                    node: NodeId([u8::try_from(i % 256).unwrap(); 32]),
-                    addresses: Vec::new(),
-                    relay: None,
-                },
-                telemetry: None,
-                health: Arc::default(),
-            })
+fn replicas(n: u8) -> Vec<Arc<Replica>> {
+    let replica = |i: u8| {
+        Arc::new(Replica {
+            host: format!("model-host:acme/host-{i}").parse().unwrap(),
+            peer: Peer {
+                node: NodeId([i; 32]),
+                addresses: Vec::new(),
+                relay: None,
+            },
+            telemetry: None,
+            health: Arc::default(),
         })
-        .collect()
+    };
+    (0..n).map(replica).collect()
 }
 
-fn shares(replicas: &[Arc<Replica>], now: u64, n_draws: usize) -> Vec<usize> {
+fn at(ms: u64) -> Now {
+    Now {
+        steady: UnixMillis(3_600_000 + ms),
+        wall: UnixMillis(1_700_000_000_000 + ms),
+    }
+}
+
+/// How often each replica is chosen.
+fn shares(replicas: &[Arc<Replica>], now: Now, n_draws: usize) -> Vec<usize> {
     let random = Random::new(7);
     let mut counts = vec![0; replicas.len()];
     for _ in 0..n_draws {
-        counts[pick(replicas, &[], now, &random).unwrap().chosen.index] += 1;
+        counts[pick(replicas, &[], 0, now, random.next()).unwrap().chosen.index] += 1;
     }
     counts
 }
 
 #[test]
 fn equal_replicas_share_evenly() {
-    let counts = shares(&replicas(10), SECOND, 10_000);
+    let counts = shares(&replicas(10), at(0), 10_000);
+    // The mean is 1,000 and the standard deviation 30.
     assert!(
-        counts.iter().all(|count| (800..1200).contains(count)),
+        counts.iter().all(|count| (850..1150).contains(count)),
         "{counts:?}"
     );
 }
 
 #[test]
 fn the_best_replica_gets_at_most_twice_its_fair_share() {
-    // Two draws of ten hold the best one with probability 1 - (9/10)(8/9) = 0.2.
     let replicas = replicas(10);
     for replica in &replicas[1..] {
-        replica.health.succeeded(SECOND, 0.5, 1);
+        replica
+            .health
+            .enter()
+            .answered(at(0), Duration::from_millis(500), 1, None);
     }
-    let counts = shares(&replicas, SECOND, 10_000);
-    assert!((1_800..2_200).contains(&counts[0]), "{counts:?}");
+    // Two of ten hold the best one with probability 1 - 9/10 * 8/9 = 0.2.
+    let counts = shares(&replicas, at(0), 10_000);
+    assert!((1_850..2_150).contains(&counts[0]), "{counts:?}");
 }
 
 #[test]
-fn a_busy_replica_is_avoided_and_its_count_returns_to_zero() {
+fn every_end_of_a_query_counts_down() {
+    let replica = &replicas(1)[0];
+    let health = &replica.health;
+    health.enter().answered(at(0), Duration::from_millis(1), 1, None);
+    health.enter().full(at(0));
+    health.enter().failed(at(0));
+    drop(health.enter());
+    assert_eq!(health.in_flight(), 0);
+    let panicked = std::panic::catch_unwind(|| {
+        let _in_flight = health.enter();
+        panic!("in the middle of a query");
+    });
+    assert!(panicked.is_err());
+    assert_eq!(health.in_flight(), 0);
+}
+
+#[test]
+fn a_replica_with_queries_under_way_is_avoided() {
     let replicas = replicas(2);
     let held: Vec<InFlight> = (0..3).map(|_| replicas[0].health.enter()).collect();
-    assert_eq!(shares(&replicas, SECOND, 100), [0, 100]);
+    assert_eq!(shares(&replicas, at(0), 100), [0, 100]);
     drop(held);
-    assert_eq!(replicas[0].health.in_flight(), 0);
-    let counts = shares(&replicas, SECOND, 1_000);
-    assert!(counts[0] > 300, "{counts:?}");
+    assert!(shares(&replicas, at(0), 1_000)[0] > 300);
 }
 
 #[test]
-fn what_was_seen_rises_at_once_and_fades() {
-    let replica = &replicas(1)[0];
-    replica.health.succeeded(0, 0.010, 1);
-    replica.health.succeeded(0, 1.0, 1);
-    assert!((replica.predicted_seconds(0) - 1.0).abs() < 1e-9);
-    // After ten seconds 1/e of it is left: the closed form of the average.
-    assert!((replica.predicted_seconds(10 * SECOND) - (-1f64).exp()).abs() < 1e-9);
-    replica.health.succeeded(10 * SECOND, 0.010, 1);
-    let expected = (-1f64).exp() + 0.010 * (1.0 - (-1f64).exp());
-    assert!((replica.predicted_seconds(10 * SECOND) - expected).abs() < 1e-9);
-}
-
-#[test]
-fn a_failing_replica_is_taken_out_and_returns_slowly() {
-    let replicas = replicas(3);
-    let failing = &replicas[1].health;
-    for n in 1..FAILURES_MAX {
-        assert!(!failing.failed(SECOND, &replicas), "after {n} failures");
+fn a_full_replica_rests_unless_it_is_the_only_one_left() {
+    let replicas = replicas(2);
+    replicas[0].health.enter().full(at(0));
+    assert_eq!(shares(&replicas, at(REST_MS - 1), 100), [0, 100]);
+    assert!(shares(&replicas, at(REST_MS), 1_000)[0] > 300);
+    assert_eq!(pick(&replicas, &[1], 0, at(0), 1).unwrap().chosen.index, 0);
+    // One that fails is no better than one that rests.
+    for _ in 0..9 {
+        replicas[1].health.enter().failed(at(0));
     }
-    assert!(failing.failed(SECOND, &replicas));
-    assert_eq!(failing.out(SECOND), Some(Out::Ejected));
-    assert_eq!(shares(&replicas, SECOND, 1_000)[1], 0);
-    let back = SECOND + EJECTION_MICROS;
-    assert_eq!(failing.out(back), None);
-    // As seen long ago, but ten times slower by the slow start.
-    let plain = replicas[0].predicted_seconds(back);
-    assert!(replicas[1].predicted_seconds(back) > 9.0 * plain);
-    // One more failure takes it out again, for twice as long.
-    assert!(failing.failed(back, &replicas));
-    assert_eq!(failing.out(back + EJECTION_MICROS), Some(Out::Ejected));
-    assert_eq!(failing.out(back + 2 * EJECTION_MICROS), None);
+    assert_eq!(shares(&replicas, at(0), 100), [100, 0]);
+    replicas[1].health.enter().full(at(0));
+    assert!(pick(&replicas, &[], 0, at(0), 1).is_some());
 }
 
 #[test]
-fn not_all_are_taken_out_and_a_last_one_is_still_tried() {
-    let pair = replicas(2);
-    for replica in &pair {
-        for _ in 0..2 * FAILURES_MAX {
-            replica.health.failed(SECOND, &pair);
-        }
+fn failures_take_a_replica_out_and_bad_queries_do_not() {
+    let replicas = replicas(2);
+    for _ in 0..1_000 {
+        drop(replicas[0].health.enter());
     }
-    assert_eq!(pair.iter().filter(|r| r.health.out(SECOND).is_some()).count(), 1);
-    let single = replicas(1);
-    single[0].health.full(SECOND);
-    assert_eq!(single[0].health.out(SECOND), Some(Out::Resting));
-    assert_eq!(
-        pick(&single, &[], SECOND, &Random::new(1)).unwrap().chosen.index,
-        0
-    );
-    assert_eq!(pick(&single, &[0], SECOND, &Random::new(1)), None);
+    assert!(shares(&replicas, at(0), 1_000)[0] > 300);
+    let out: Vec<bool> = (0..4).map(|_| replicas[0].health.enter().failed(at(0))).collect();
+    // The third in a row does it, and a further one tells nothing new.
+    assert_eq!(out, [false, false, true, false]);
+    assert_eq!(shares(&replicas, at(0), 100), [0, 100]);
 }
 
 #[test]
@@ -120,30 +120,60 @@ fn no_replica_is_tried_twice() {
     let replicas = replicas(4);
     let random = Random::new(3);
     let mut tried = Vec::new();
-    while let Some(pick) = pick(&replicas, &tried, SECOND, &random) {
+    while let Some(pick) = pick(&replicas, &tried, 0, at(0), random.next()) {
         tried.push(pick.chosen.index);
     }
     tried.sort_unstable();
     assert_eq!(tried, [0, 1, 2, 3]);
+    assert_eq!(pick(&[], &[], 0, at(0), 1), None);
+}
+
+fn telemetry(replica: &Replica, measured_at: UnixMillis, in_flight: u32, service_seconds: f32) -> Telemetry {
+    Telemetry {
+        entity: replica.host.clone(),
+        measured_at,
+        load: 0.0,
+        queued: 0,
+        in_flight,
+        free_memory_bytes: 0,
+        service_seconds,
+    }
 }
 
 #[test]
 fn telemetry_that_is_no_number_is_not_believed() {
     let mut replica = Arc::into_inner(replicas(1).remove(0)).unwrap();
-    for service_seconds in [f32::NAN, f32::INFINITY, -1.0] {
-        replica.telemetry = Some(Telemetry {
-            entity: replica.host.clone(),
-            measured_at: daitn_messages::units::UnixMillis(0),
-            load: 0.0,
-            queued: 0,
-            in_flight: 0,
-            free_memory_bytes: 0,
-            service_seconds,
-        });
-        let predicted = replica.predicted_seconds(SECOND);
-        assert!(
-            predicted.is_finite() && predicted > 0.0,
-            "{service_seconds}: {predicted}"
-        );
+    for service_seconds in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0] {
+        replica.telemetry = Some(telemetry(&replica, at(0).wall, 0, service_seconds));
+        assert_eq!(replica.candidate(at(0)).service_seconds, 0.0, "{service_seconds}");
     }
+}
+
+#[test]
+fn of_what_a_host_told_the_newest_counts_until_it_is_too_old() {
+    let mut replica = Arc::into_inner(replicas(1).remove(0)).unwrap();
+    replica.telemetry = Some(telemetry(&replica, at(0).wall, 9, 0.0));
+    assert_eq!(replica.candidate(at(5)).in_flight, 9);
+    replica
+        .health
+        .enter()
+        .answered(at(10), Duration::from_millis(1), 4, None);
+    assert_eq!(replica.candidate(at(20)).in_flight, 3);
+    replica.telemetry = Some(telemetry(&replica, at(30).wall, 7, 0.0));
+    assert_eq!(replica.candidate(at(40)).in_flight, 7);
+    assert_eq!(replica.candidate(at(31 + TOLD_MS_MAX)).in_flight, 0);
+}
+
+#[test]
+fn the_way_is_not_taken_for_the_hosts_work() {
+    let replica = &replicas(1)[0];
+    replica.health.enter().answered(
+        at(0),
+        Duration::from_millis(210),
+        1,
+        Some(Duration::from_millis(200)),
+    );
+    let candidate = replica.candidate(at(0));
+    assert!((candidate.rtt_seconds - 0.2).abs() < 1e-9);
+    assert!((candidate.observed.service_seconds - 0.01).abs() < 1e-9);
 }

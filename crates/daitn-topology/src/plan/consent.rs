@@ -12,10 +12,7 @@ use daitn_messages::{
     policy::{PolicyAnswer, UseContext},
     request::{PlanKind, TrainingRequest},
 };
-use std::collections::{HashMap, hash_map::Entry};
-
-/// A protection that is in force whenever a request bounds the length of updates.
-const NORM_CLIP: &str = "norm-clip";
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 /// A candidate whose owner's policy refuses.
 #[derive(Debug, Clone)]
@@ -59,33 +56,17 @@ impl<'p, 'c> Asker<'p, 'c> {
         conductors: &Conductors<'_>,
         set: &[u32],
     ) -> Vec<Refusal> {
-        let cohort = numbers::index(set.len());
-        let recipients = self.recipients(situation, way, conductors, set);
         let mut refusals = Vec::new();
-        let mut last: Option<(&OrganisationId, u32)> = None;
-        for site in set {
-            let own = situation.candidates[*site as usize].descriptor.organisation();
-            // The set is in the order of ids, so sites of one organisation stand together.
-            let context = match last {
-                Some((organisation, context)) if organisation == own => context,
-                _ => self.context(
-                    situation.request,
-                    way.algorithm(),
-                    cohort,
-                    others(&recipients, own),
-                ),
-            };
-            last = Some((own, context));
-            let answer = self.ask(situation, *site, context);
+        self.ask_all(situation, way, conductors, set, |candidate, answer| {
             if !answer.allowed {
                 refusals.push(Refusal {
-                    candidate: *site,
+                    candidate,
                     answer: answer.clone(),
                     algorithm: way.algorithm(),
-                    cohort,
+                    cohort: numbers::index(set.len()),
                 });
             }
-        }
+        });
         refusals
     }
 
@@ -97,33 +78,42 @@ impl<'p, 'c> Asker<'p, 'c> {
         conductors: &Conductors<'_>,
         set: &[u32],
     ) -> Vec<Vec<String>> {
-        let recipients = self.recipients(situation, way, conductors, set);
-        set.iter()
-            .map(|site| {
-                let own = situation.candidates[*site as usize].descriptor.organisation();
-                let cohort = numbers::index(set.len());
-                let context = self.context(
-                    situation.request,
-                    way.algorithm(),
-                    cohort,
-                    others(&recipients, own),
-                );
-                self.ask(situation, *site, context).determining.clone()
-            })
-            .collect()
+        let mut determining = Vec::with_capacity(set.len());
+        self.ask_all(situation, way, conductors, set, |_, answer| {
+            determining.push(answer.determining.clone());
+        });
+        determining
     }
 
-    fn recipients(
-        &self,
+    fn ask_all(
+        &mut self,
         situation: &Situation<'_>,
         way: &Way,
         conductors: &Conductors<'_>,
         set: &[u32],
-    ) -> Vec<OrganisationId> {
-        let sites = set
-            .iter()
-            .map(|site| situation.candidates[*site as usize].descriptor.organisation());
-        recipients(way.kind, &conductors.organisations, sites)
+        mut told: impl FnMut(u32, &PolicyAnswer),
+    ) {
+        let cohort = numbers::index(set.len());
+        let owner = |site: u32| situation.candidates[site as usize].descriptor.organisation();
+        let sites = || set.iter().map(|site| owner(*site));
+        let recipients = Recipients::new(way.kind, &conductors.organisations, sites());
+        let mut last = None;
+        for site in set {
+            let facility = situation.candidates[*site as usize]
+                .facility
+                .map(|facility| facility.descriptor.organisation());
+            let differs = (owner(*site), facility);
+            // The set is in the order of ids, so sites of one organisation stand together.
+            let context = match last {
+                Some((same, context)) if same == differs => context,
+                _ => {
+                    let recipients = recipients.of(differs.0, differs.1);
+                    self.context(situation.request, way.algorithm(), cohort, recipients)
+                }
+            };
+            last = Some((differs, context));
+            told(*site, self.ask(situation, *site, context));
+        }
     }
 
     fn context(
@@ -156,25 +146,51 @@ impl<'p, 'c> Asker<'p, 'c> {
     }
 }
 
-/// Everybody whose nodes receive something: who combines and who may take over; where the model travels, every site's
-/// organisation too.
-fn recipients<'o>(
-    kind: PlanKind,
-    conductors: &[OrganisationId],
-    sites: impl Iterator<Item = &'o OrganisationId>,
-) -> Vec<OrganisationId> {
-    let mut all = conductors.to_vec();
-    if kind != PlanKind::Rounds {
-        all.extend(sites.cloned());
-    }
-    all.sort_unstable();
-    all.dedup();
-    all
+/// Who receives something of a site's: who combines and who may take over; where the model travels, the other sites'
+/// organisations; and whose facility trains.
+struct Recipients<'o> {
+    conductors: &'o [OrganisationId],
+    /// Where the model travels: each organisation with how many sites it has.
+    sites: BTreeMap<&'o OrganisationId, u32>,
+    /// Both, sorted.
+    all: Vec<OrganisationId>,
 }
 
-/// An owner is no recipient of its own update.
-fn others(recipients: &[OrganisationId], own: &OrganisationId) -> Vec<OrganisationId> {
-    recipients.iter().filter(|r| *r != own).cloned().collect()
+impl<'o> Recipients<'o> {
+    fn new(
+        kind: PlanKind,
+        conductors: &'o [OrganisationId],
+        owners: impl Iterator<Item = &'o OrganisationId>,
+    ) -> Self {
+        let mut sites = BTreeMap::new();
+        if kind != PlanKind::Rounds {
+            owners.for_each(|owner| *sites.entry(owner).or_default() += 1);
+        }
+        let mut all: Vec<OrganisationId> = sites.keys().map(|owner| (*owner).clone()).collect();
+        all.extend_from_slice(conductors);
+        all.sort_unstable();
+        all.dedup();
+        Self {
+            conductors,
+            sites,
+            all,
+        }
+    }
+
+    /// Of a site of this owner: the owner itself only if another node of its own receives.
+    fn of(&self, owner: &OrganisationId, facility: Option<&OrganisationId>) -> Vec<OrganisationId> {
+        let receives_own = self.conductors.contains(owner) || self.sites.get(owner).is_some_and(|n| *n > 1);
+        let mut recipients: Vec<OrganisationId> = self
+            .all
+            .iter()
+            .filter(|recipient| receives_own || *recipient != owner)
+            .chain(facility)
+            .cloned()
+            .collect();
+        recipients.sort_unstable();
+        recipients.dedup();
+        recipients
+    }
 }
 
 fn use_context(
@@ -184,9 +200,6 @@ fn use_context(
     recipients: Vec<OrganisationId>,
 ) -> UseContext {
     let mut protections = request.protections.clone();
-    if request.training.norm_clip.is_some() {
-        protections.push(NORM_CLIP.to_owned());
-    }
     protections.sort_unstable();
     protections.dedup();
     UseContext {
@@ -210,19 +223,18 @@ pub fn site_context(plan: &Plan, position: usize) -> UseContext {
         .chain(&plan.aggregator_spares)
         .map(|placement| placement.entity.organisation.clone())
         .collect();
-    let all = recipients(
-        plan.kind,
-        &conductors,
-        plan.sites.iter().map(|site| &site.organisation),
-    );
+    let owners = plan.sites.iter().map(|site| &site.organisation);
+    let recipients = Recipients::new(plan.kind, &conductors, owners);
     let algorithm = match plan.kind {
         PlanKind::Itinerary => PlanKind::Itinerary.as_str(),
         PlanKind::Rounds | PlanKind::Hybrid => plan.strategy.as_str(),
     };
+    let site = &plan.sites[position];
+    let facility = site.compute.as_ref().map(|compute| &compute.entity.organisation);
     use_context(
         &plan.request,
         algorithm,
         numbers::index(plan.sites.len()),
-        others(&all, &plan.sites[position].organisation),
+        recipients.of(&site.organisation, facility),
     )
 }

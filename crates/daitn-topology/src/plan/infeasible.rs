@@ -18,6 +18,9 @@ use daitn_messages::{
 };
 use std::collections::BTreeMap;
 
+/// Questions that looking for enough company may cost.
+const QUESTIONS_FOR_COMPANY: usize = 20_000;
+
 pub(super) fn verdict(situation: &Situation<'_>, asker: &mut Asker<'_, '_>) -> Verdict {
     let mut binding = situation.shortages();
     let mut finding = Finding::default();
@@ -76,20 +79,19 @@ fn without_shortages(situation: &Situation<'_>) -> Option<TrainingRequest> {
 
 fn find(situation: &Situation<'_>, asker: &mut Asker<'_, '_>) -> Finding {
     let asked = Bounds::of(situation.request);
-    let open = Bounds {
-        sites_min: 1,
-        records_min: 0,
-        ..asked.without_limits()
-    };
     // The most that can be had, whatever it takes.
-    let most = ways::evaluate_all(situation, asker, &open, Goal::Most);
+    let (sites_max, most) = most(situation, asker, &asked);
     let refused = refusals(situation, &most);
     let best = most
         .iter()
         .filter_map(|e| e.draft.as_ref())
         .max_by_key(|draft| (draft.set.len(), draft.totals.records));
     let (n_sites, records) = best.map_or((0, 0), |d| (d.set.len(), d.totals.records));
-    let mut binding = too_few(situation, n_sites, records, refused.len());
+    let mut binding = if sites_max > asked.sites_max {
+        vec![too_lonely(&asked, sites_max)]
+    } else {
+        too_few(situation, n_sites, records, refused.len())
+    };
     if n_sites == 0 {
         return Finding {
             binding,
@@ -100,6 +102,7 @@ fn find(situation: &Situation<'_>, asker: &mut Asker<'_, '_>) -> Finding {
     let mut bounds = Bounds {
         sites_min: asked.sites_min.min(n_sites),
         records_min: asked.records_min.min(records),
+        sites_max,
         ..asked
     };
     for metric in Metric::ALL {
@@ -131,6 +134,48 @@ fn find(situation: &Situation<'_>, asker: &mut Asker<'_, '_>) -> Finding {
         binding,
         nearest,
         refused,
+    }
+}
+
+/// Every way with as many sites as agree. If nobody does because the request takes so few sites that owners who ask for
+/// company refuse, then with as few more as it needs; the number of sites that was allowed comes with it.
+fn most(situation: &Situation<'_>, asker: &mut Asker<'_, '_>, asked: &Bounds) -> (usize, Vec<Evaluated>) {
+    let with = |asker: &mut Asker<'_, '_>, sites_max: usize| {
+        let open = Bounds {
+            sites_min: 1,
+            records_min: 0,
+            sites_max,
+            ..asked.without_limits()
+        };
+        ways::evaluate_all(situation, asker, &open, Goal::Most)
+    };
+    let agreed = |ways: &[Evaluated]| ways.iter().any(|e| e.draft.is_some());
+    let first = with(asker, asked.sites_max);
+    let n_candidates = situation.candidates.len();
+    if agreed(&first) || asked.sites_max >= n_candidates {
+        return (asked.sites_max, first);
+    }
+    let n_tries = (QUESTIONS_FOR_COMPANY / n_candidates).clamp(1, n_candidates - asked.sites_max);
+    let tries = (asked.sites_max + 1..n_candidates).take(n_tries - 1);
+    for sites_max in tries.chain([n_candidates]) {
+        let ways = with(asker, sites_max);
+        if agreed(&ways) {
+            return (sites_max, ways);
+        }
+    }
+    (asked.sites_max, first)
+}
+
+fn too_lonely(asked: &Bounds, sites_max: usize) -> Constraint {
+    Constraint {
+        name: ConstraintName::Sites,
+        needed: sites_max as f64,
+        available: asked.sites_max as f64,
+        unit: "sites".to_owned(),
+        explanation: format!(
+            "The request takes at most {} sites, and every owner asks for more company than that. Allow {sites_max}.",
+            asked.sites_max
+        ),
     }
 }
 
@@ -351,6 +396,7 @@ fn request_with(request: &TrainingRequest, asked: &Bounds, bounds: &Bounds) -> T
         nearest.training.quorum = nearest.training.quorum.map(|quorum| quorum.min(sites_min));
     }
     nearest.sla.records_min = nearest.sla.records_min.min(bounds.records_min);
+    nearest.sla.sites_max = nearest.sla.sites_max.max(numbers::index(bounds.sites_max));
     let raise = |bound: &mut Option<u64>, limit: f64| {
         if let Some(bound) = bound {
             *bound = (*bound).max(numbers::whole(limit));

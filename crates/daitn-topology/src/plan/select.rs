@@ -175,11 +175,14 @@ fn better(goal: Goal, a: (&[u32], &Totals), b: (&[u32], &Totals)) -> bool {
 /// The pool in each of the fixed orders.
 fn orders(costing: &Costing<'_, '_>, pool: &[u32]) -> impl Iterator<Item = Vec<u32>> {
     let leg = |site: u32| &costing.legs[site as usize];
-    let keys: [Box<dyn Fn(u32) -> f64 + '_>; 5] = [
+    let records = move |site: u32| leg(site).records.max(1) as f64;
+    let ms = move |site: u32| 2.0 * leg(site).transfer_ms + leg(site).train_ms;
+    let keys: [Box<dyn Fn(u32) -> f64 + '_>; 6] = [
         Box::new(move |site| -(leg(site).records as f64)),
-        Box::new(move |site| 2.0 * leg(site).transfer_ms + leg(site).train_ms),
+        Box::new(ms),
+        Box::new(move |site| ms(site) / records(site)),
         Box::new(move |site| leg(site).cost_micros),
-        Box::new(move |site| leg(site).cost_micros / leg(site).records.max(1) as f64),
+        Box::new(move |site| leg(site).cost_micros / records(site)),
         Box::new(move |site| leg(site).table_bytes),
     ];
     keys.into_iter().map(move |key| {

@@ -13,7 +13,7 @@ use super::{
     CHAINED_SITES_MAX, chains,
     consent::{Asker, Refusal},
     costing::{Arrangement, Chains, Costing, Hops, Totals},
-    select::{self, Bounds, EXHAUSTIVE_MAX, Goal},
+    select::{self, Bounds, EXHAUSTIVE_MAX, Goal, Metric},
     situation::{Conductors, Situation},
 };
 use crate::{
@@ -250,7 +250,7 @@ impl Hall<'_, '_> {
         let mut best: Option<(Option<Draft>, Vec<Refusal>)> = None;
         for number in 0..self.situation.conductors.len() {
             let (draft, refusals) = self.evaluate_with(asker, &way, number, bounds, goal);
-            let untroubled = refusals.is_empty();
+            let untroubled = refusals.is_empty() && draft.is_some();
             let replaces = match (&best, &draft) {
                 (None, _) => true,
                 (Some((None, _)), Some(_)) => true,
@@ -286,6 +286,29 @@ impl Hall<'_, '_> {
     ) -> (Option<Draft>, Vec<Refusal>) {
         let conductors = &self.situation.conductors[number];
         let costing = Costing::new(self.situation, conductors, &way.strategy, self.hops.as_ref());
+        let chosen = (way, conductors, &costing);
+        let (mut set, refusals) = self.agree(asker, chosen, bounds, goal);
+        if set.is_none() && goal == Goal::Most {
+            // The largest beginnings did not do. The frugal sets are looked for as if there were no limits, so that what
+            // is found does not depend on the limits, and taken if they are kept: the nearest request of a verdict is
+            // made of such sets.
+            let frugal = Metric::ALL.map(Goal::Least).into_iter().chain([Goal::Most]);
+            set = frugal
+                .filter_map(|goal| self.agree(asker, chosen, &bounds.without_limits(), goal).0)
+                .find(|set| bounds.affords(&costing.totals(way.arrangement, set)));
+        }
+        let set = set.or_else(|| self.exhaust(asker, chosen, bounds, goal));
+        (set.map(|set| draft(&costing, way, number, set, bounds)), refusals)
+    }
+
+    /// Chooses, asks everybody who was chosen, chooses again without those who refuse, until nobody does.
+    fn agree(
+        &self,
+        asker: &mut Asker<'_, '_>,
+        (way, conductors, costing): (&Way, &Conductors<'_>, &Costing<'_, '_>),
+        bounds: &Bounds,
+        goal: Goal,
+    ) -> (Option<Vec<u32>>, Vec<Refusal>) {
         let mut pool = match way.kind {
             PlanKind::Rounds => (0..numbers::index(self.situation.candidates.len())).collect(),
             PlanKind::Itinerary | PlanKind::Hybrid => self.travellers.clone(),
@@ -293,26 +316,24 @@ impl Hall<'_, '_> {
         let mut refusals = Vec::new();
         let n_choices = CHOICES_MAX + QUESTIONS_SMALL / pool.len().max(1);
         for _ in 0..n_choices {
-            let Some(set) = select::select(&costing, way.arrangement, &pool, bounds, goal) else {
+            let Some(set) = select::select(costing, way.arrangement, &pool, bounds, goal) else {
                 break;
             };
             let refused = asker.refusals(self.situation, way, conductors, &set);
             if refused.is_empty() {
-                return (Some(draft(&costing, way, number, set, bounds)), refusals);
+                return (Some(set), refusals);
             }
             pool.retain(|site| !refused.iter().any(|refusal| refusal.candidate == *site));
             refusals.extend(refused);
         }
-        let set = self.exhaust(asker, (way, conductors), &costing, bounds, goal);
-        (set.map(|set| draft(&costing, way, number, set, bounds)), refusals)
+        (None, refusals)
     }
 
     /// Where few candidates are: every subset, best first, until nobody refuses.
     fn exhaust(
         &self,
         asker: &mut Asker<'_, '_>,
-        (way, conductors): (&Way, &Conductors<'_>),
-        costing: &Costing<'_, '_>,
+        (way, conductors, costing): (&Way, &Conductors<'_>, &Costing<'_, '_>),
         bounds: &Bounds,
         goal: Goal,
     ) -> Option<Vec<u32>> {

@@ -76,6 +76,8 @@ impl Progress {
                     report.metric.as_str()
                 ));
             }
+            // The first conductor is the plan's: only a replacement is worth a line.
+            JobEvent::Conductor { epoch: 0 | 1, .. } => {}
             JobEvent::Conductor { node, epoch } => {
                 let node = node.short();
                 self.line(&format!(
@@ -98,10 +100,11 @@ impl Progress {
 
     fn view(&mut self, job: &JobView) {
         self.cycles = job.plan.rounds;
+        let n_known = self.losses.len();
         self.losses = job.cycles.iter().map(|c| c.loss).collect();
         self.n_bytes = job.cycles.iter().map(|c| c.bytes).sum();
         self.enter(job.phase);
-        if let Some(last) = job.cycles.last() {
+        if let Some(last) = job.cycles.last().filter(|_| self.losses.len() > n_known) {
             self.draw(last);
         }
     }

@@ -234,7 +234,7 @@ async fn describe(network: &Network, narrator: &mut Narrator) -> Result<(), Fail
     if let Some(Hit { descriptor, .. }) = shown
         && let Body::Dataset(dataset) = &descriptor.body
     {
-        narrator.tell("");
+        narrator.gap();
         let title = format!(
             "{}: {} ({})",
             descriptor.entity,

@@ -63,6 +63,11 @@ impl Narrator {
         }
     }
 
+    /// An empty line.
+    pub(crate) fn gap(&self) {
+        self.output.say("");
+    }
+
     /// Something that went as it should.
     pub(crate) fn good(&self, text: impl AsRef<str>) {
         self.tell(format!("{} {}", self.paint.good("✓"), text.as_ref()));

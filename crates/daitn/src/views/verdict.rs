@@ -64,7 +64,7 @@ fn feasible(paint: Paint, plan: &Plan, wide: bool) -> String {
     parts.push(section(paint, "Roles", &roles(paint, plan)));
     parts.push(section(paint, "Expected", &expected(paint, &plan.prediction)));
     parts.push(section(paint, "Why this way", &why(paint, plan, wide)));
-    parts.push(section(paint, "Gates", &gates(request)));
+    parts.push(section(paint, "Gates", &gates(request, plan.verifiers.len())));
     parts.push(section(
         paint,
         "Next",
@@ -216,18 +216,15 @@ fn why(paint: Paint, plan: &Plan, wide: bool) -> String {
     text
 }
 
-fn gates(request: &TrainingRequest) -> String {
+fn gates(request: &TrainingRequest, n_units: usize) -> String {
     let v = &request.verification;
     let sign = if v.metric.more_is_better() {
         "at least"
     } else {
         "at most"
     };
-    let units = v
-        .units
-        .map_or_else(|| "those that fit".to_owned(), |n| n.to_string());
     let gate = format!(
-        "{} of {units} verification units must find {} {sign} {}",
+        "{} of {n_units} verification units must find {} {sign} {}",
         v.required,
         v.metric.as_str(),
         v.target

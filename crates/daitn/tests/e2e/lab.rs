@@ -19,28 +19,28 @@ use std::{
 use tempfile::TempDir;
 
 /// The built binary.
-pub const DAITN: &str = env!("CARGO_BIN_EXE_daitn");
+pub(crate) const DAITN: &str = env!("CARGO_BIN_EXE_daitn");
 /// The real digits.
-pub const DIGITS: &str = include_str!("../../../../examples/digits/digits.csv");
+pub(crate) const DIGITS: &str = include_str!("../../../../examples/digits/digits.csv");
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     /// It must have ended well.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
     /// The data of the envelope.
     #[track_caller]
-    pub fn data(self) -> Value {
+    pub(crate) fn data(self) -> Value {
         let mut envelope = self.ok().envelope();
         assert_eq!(
             (&envelope["schema_version"], &envelope["status"]),
@@ -50,7 +50,7 @@ impl Ran {
     }
     /// The error of the envelope.
     #[track_caller]
-    pub fn error(&self) -> Value {
+    pub(crate) fn error(&self) -> Value {
         assert_ne!(self.code, 0, "{}", self.stdout);
         let mut envelope = self.envelope();
         assert_eq!(
@@ -68,10 +68,10 @@ impl Ran {
 }
 
 /// A process that goes on until it is told to stop.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
-    pub ready: Value,
+    pub(crate) ready: Value,
 }
 
 impl Running {
@@ -97,17 +97,17 @@ impl Running {
         }
     }
     /// Ends it at once, as a power cut would.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
     /// Lets it shut down; its exit code.
-    pub fn stop(mut self) -> i32 {
+    pub(crate) fn stop(mut self) -> i32 {
         drop(self.child.stdin.take());
         self.child.wait().unwrap().code().unwrap()
     }
     /// Its next line, as JSON; none at its end.
-    pub fn next_line(&mut self) -> Option<Value> {
+    pub(crate) fn next_line(&mut self) -> Option<Value> {
         let mut line = String::new();
         (self.lines.read_line(&mut line).unwrap() > 0).then(|| serde_json::from_str(&line).unwrap())
     }
@@ -122,17 +122,17 @@ impl Drop for Running {
 }
 
 /// A network.
-pub struct Lab {
+pub(crate) struct Lab {
     directory: TempDir,
     center: Option<Running>,
     nodes: BTreeMap<String, Running>,
     /// The gateway's address.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Lab {
     /// A domain without nodes.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("daitn-lab-").tempdir().unwrap();
         let mut lab = Self {
             directory,
@@ -145,7 +145,7 @@ impl Lab {
     }
 
     /// Starts the control center, for the first time or again.
-    pub fn start_center(&mut self) {
+    pub(crate) fn start_center(&mut self) {
         let center = Running::start(
             self.command(&[
                 "up",
@@ -168,24 +168,24 @@ impl Lab {
     }
 
     /// Kills the control center.
-    pub fn kill_center(&mut self) {
+    pub(crate) fn kill_center(&mut self) {
         self.center.take().unwrap().kill();
     }
 
     /// A file or directory of the lab.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Writes a file.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
     }
 
     /// A command of the binary, in the lab's directory and with its contexts.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(DAITN);
         command
             .args(arguments)
@@ -199,18 +199,18 @@ impl Lab {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         ran(&mut self.command(arguments))
     }
 
     /// Runs a command to its end, for JSON.
-    pub fn json(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Ran {
         let all: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
         self.run(&all)
     }
 
     /// Starts a command that prints JSON lines, and reads them as they come.
-    pub fn stream(&self, arguments: &[&str]) -> Stream {
+    pub(crate) fn stream(&self, arguments: &[&str]) -> Stream {
         let all: Vec<&str> = arguments.iter().copied().chain(["-o", "jsonl"]).collect();
         let mut command = self.command(&all);
         let mut child = command
@@ -224,7 +224,7 @@ impl Lab {
     }
 
     /// A join token for an organisation, in a file: `@FILE`.
-    pub fn token(&self, organisation: &str, more: &[&str]) -> String {
+    pub(crate) fn token(&self, organisation: &str, more: &[&str]) -> String {
         let mut arguments = vec!["token", "create", "--organisation", organisation];
         arguments.extend(more);
         let text = self.run(&arguments).ok().stdout;
@@ -237,7 +237,7 @@ impl Lab {
     }
 
     /// A node that has joined for the organisation of its name, without terminals; `works` has several nodes.
-    pub fn node(&mut self, name: &str) -> Building<'_> {
+    pub(crate) fn node(&mut self, name: &str) -> Building<'_> {
         let organisation = name
             .split_once('.')
             .map_or(name, |(organisation, _)| organisation)
@@ -250,7 +250,7 @@ impl Lab {
     }
 
     /// Runs a node that has joined.
-    pub fn run_node(&mut self, name: &str) {
+    pub(crate) fn run_node(&mut self, name: &str) {
         let command = self.command(&[
             "node",
             "run",
@@ -269,29 +269,29 @@ impl Lab {
     }
 
     /// Kills a node.
-    pub fn kill_node(&mut self, name: &str) {
+    pub(crate) fn kill_node(&mut self, name: &str) {
         self.nodes.remove(name).unwrap().kill();
     }
 
     /// Stops a node.
-    pub fn stop_node(&mut self, name: &str) -> i32 {
+    pub(crate) fn stop_node(&mut self, name: &str) -> i32 {
         self.nodes.remove(name).unwrap().stop()
     }
 
     /// Waits until a node has ended by itself; its exit code.
-    pub fn wait_node(&mut self, name: &str) -> i32 {
+    pub(crate) fn wait_node(&mut self, name: &str) -> i32 {
         let mut running = self.nodes.remove(name).unwrap();
         running.child.wait().unwrap().code().unwrap()
     }
 
     /// Waits until every node is online.
-    pub fn online(&self) {
+    pub(crate) fn online(&self) {
         let n = self.nodes.len().to_string();
         self.run(&["status", "--wait", "30s", "--nodes", &n]).ok();
     }
 
     /// Five sites, an aggregator with a spare, two judges and two hosts: enough for every test.
-    pub fn with_sites(mut self, n_sites: usize) -> Self {
+    pub(crate) fn with_sites(mut self, n_sites: usize) -> Self {
         let share = 1400 / n_sites;
         for site in 0..n_sites {
             self.node(&format!("site-{site}"))
@@ -306,7 +306,7 @@ impl Lab {
     }
 
     /// A request that these nodes can fulfil: FedAvg in rounds, so that every run does the same.
-    pub fn request(&self, rounds: u32) -> Value {
+    pub(crate) fn request(&self, rounds: u32) -> Value {
         json!({
             "model": "digits", "organisation": "works", "jurisdiction": "DE", "purpose": "research",
             "architecture": { "kind": "mlp", "hidden": [64, 32] },
@@ -324,7 +324,7 @@ impl Lab {
     }
 
     /// Plans and applies; the job's id.
-    pub fn apply(&self, request: &Value) -> String {
+    pub(crate) fn apply(&self, request: &Value) -> String {
         let file = self.write("request.json", &request.to_string());
         let verdict = self.json(&["job", "plan", file.to_str().unwrap()]).data();
         let plan = verdict["plan"]["id"].as_str().unwrap().to_owned();
@@ -335,7 +335,7 @@ impl Lab {
     }
 
     /// Waits for the job's end; its last view.
-    pub fn ended(&self, job: &str) -> Value {
+    pub(crate) fn ended(&self, job: &str) -> Value {
         self.run(&["job", "watch", job, "-q", "-o", "name"]);
         self.json(&["job", "get", job]).data()
     }
@@ -343,7 +343,7 @@ impl Lab {
 
 /// The accuracy that a job's verification units found.
 #[track_caller]
-pub fn accuracy(job: &Value) -> f64 {
+pub(crate) fn accuracy(job: &Value) -> f64 {
     let report = &job["reports"][0][1];
     let metrics = report["evaluation"]["metrics"]
         .as_array()
@@ -354,7 +354,7 @@ pub fn accuracy(job: &Value) -> f64 {
 }
 
 /// Rows of the digits as a CSV file; row 0 is the first image.
-pub fn rows(range: Range<usize>) -> String {
+pub(crate) fn rows(range: Range<usize>) -> String {
     let mut lines = DIGITS.lines();
     let header = lines.next().unwrap();
     let images: Vec<&str> = lines.skip(range.start).take(range.len()).collect();
@@ -363,20 +363,20 @@ pub fn rows(range: Range<usize>) -> String {
 }
 
 /// A command that prints JSON lines.
-pub struct Stream {
+pub(crate) struct Stream {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Stream {
     /// The next line; none at the end.
-    pub fn next_line(&mut self) -> Option<Value> {
+    pub(crate) fn next_line(&mut self) -> Option<Value> {
         let mut line = String::new();
         (self.lines.read_line(&mut line).unwrap() > 0).then(|| serde_json::from_str(&line).unwrap())
     }
     /// Reads on until a line fits; panics at the end.
     #[track_caller]
-    pub fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         while let Some(line) = self.next_line() {
             if fits(&line) {
                 return line;
@@ -394,14 +394,14 @@ impl Drop for Stream {
 }
 
 /// A node that has joined and is given terminals.
-pub struct Building<'a> {
+pub(crate) struct Building<'a> {
     lab: &'a mut Lab,
     name: String,
 }
 
 impl Building<'_> {
     /// A dataset `digits` of these rows, with what `data init` is told beside.
-    pub fn dataset(self, range: Range<usize>, more: &[&str]) -> Self {
+    pub(crate) fn dataset(self, range: Range<usize>, more: &[&str]) -> Self {
         let data = self.lab.write(&format!("{}.csv", self.name), &rows(range));
         let file = self.lab.path(&format!("{}-data.toml", self.name));
         let mut arguments = vec![
@@ -435,11 +435,11 @@ impl Building<'_> {
         self
     }
     /// An aggregator.
-    pub fn aggregator(self, name: &str) -> Self {
+    pub(crate) fn aggregator(self, name: &str) -> Self {
         self.attach("aggregator", name, &[])
     }
     /// A verification unit with these rows.
-    pub fn verifier(self, name: &str, range: Range<usize>) -> Self {
+    pub(crate) fn verifier(self, name: &str, range: Range<usize>) -> Self {
         let data = self.lab.write(&format!("{}.csv", self.name), &rows(range));
         self.attach(
             "verifier",
@@ -448,7 +448,7 @@ impl Building<'_> {
         )
     }
     /// A model host.
-    pub fn host(self, name: &str) -> Self {
+    pub(crate) fn host(self, name: &str) -> Self {
         self.attach("model-host", name, &[])
     }
     fn attach(self, kind: &str, name: &str, more: &[&str]) -> Self {
@@ -467,13 +467,13 @@ impl Building<'_> {
         self
     }
     /// Runs it.
-    pub fn run(self) {
+    pub(crate) fn run(self) {
         self.lab.run_node(&self.name);
     }
 }
 
 /// Runs a command to its end.
-pub fn ran(command: &mut Command) -> Ran {
+pub(crate) fn ran(command: &mut Command) -> Ran {
     let output = command.stdin(Stdio::null()).output().expect("the binary starts");
     Ran {
         code: output.status.code().unwrap_or(-1),

@@ -127,6 +127,15 @@ impl<T: Statement> Signed<T> {
         encoding::decode(&self.payload)
     }
 
+    /// Reads it without verifying: only for what this process has verified, or signed itself, and kept where nobody else
+    /// writes. A restart that verified a million descriptors again would take a minute.
+    ///
+    /// # Errors
+    /// `E0101` if it does not read.
+    pub fn reread(&self) -> Result<T, Rejection> {
+        encoding::decode(&self.payload)
+    }
+
     /// Who claims to have signed it. Trust it only after [`Self::open`].
     #[must_use]
     pub fn signer(&self) -> NodeId {

@@ -149,5 +149,5 @@ async fn deliver(connection: &Connection, message: &CenterMessage) -> Option<Ack
 
 /// The order's id, as this center itself signed it.
 fn order_id(order: &Signed<daitn_messages::order::WorkOrder>) -> Option<OrderId> {
-    order.open(order.signer()).ok().map(|order| order.id)
+    order.reread().ok().map(|order| order.id)
 }

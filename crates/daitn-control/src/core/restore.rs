@@ -162,9 +162,7 @@ impl Core {
         }
         for record in records.of(Family::Descriptors) {
             let signed: Signed<Descriptor> = record.decode()?;
-            let descriptor = signed
-                .open(signed.signer())
-                .map_err(|e| contradiction(record, &e))?;
+            let descriptor = signed.reread().map_err(|e| contradiction(record, &e))?;
             if descriptor.node != signed.signer() {
                 return Err(contradiction(
                     record,

@@ -7,6 +7,7 @@
     reason = "a benchmark prints, and fails loudly"
 )]
 
+#[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../tests/nodes/lab.rs"]
 mod lab;
 

@@ -14,6 +14,9 @@ pub(crate) const CPU_QUEUE_MAX: usize = 256;
 pub(crate) const TABLES_MAX: usize = 2;
 /// Cycles of which a dataset terminal keeps its answers, so that a conductor that was restarted can ask again.
 pub(crate) const ANSWERS_KEPT: u32 = 3;
+/// Jobs that have ended of which an aggregator keeps the last state, and models that were judged of which a verification
+/// unit keeps the weights: a job whose conductor is replaced goes on from there, and hosts to come fetch from there.
+pub(crate) const RESULTS_KEPT: usize = 64;
 /// Jobs whose state a spare keeps for others.
 pub(crate) const KEPT_STATES_MAX: usize = 1024;
 /// Largest terminal file, bytes: a policy of the longest kind and room for thousands of columns.

@@ -18,6 +18,7 @@ use crate::{
     status::{Contact, NodeStatus, TerminalStatus},
     terminal::{Attached, Terminal, Terminals},
     uplink,
+    verifier::Verifier,
 };
 use daitn_engine::builtin::Builtin;
 use daitn_fabric::{
@@ -394,8 +395,13 @@ impl NodeHandle {
     /// Takes up what a terminal was ordered before a restart.
     async fn begin_all(&self, attached: &Arc<Attached>) {
         let shared = &self.inner.shared;
-        if let Terminal::Aggregator(aggregator) = &attached.terminal {
-            aggregator.hold_kept(shared);
+        match &attached.terminal {
+            Terminal::Aggregator(aggregator) => {
+                aggregator.hold_kept(shared);
+                aggregator.hold_journals(shared).await;
+            }
+            Terminal::Verifier(_) => Verifier::hold_judged(attached, shared),
+            _ => {}
         }
         for known in shared.orders.accepted(&attached.entity) {
             attached.begin(shared, &known).await;

@@ -30,6 +30,8 @@ const FORGOTTEN_AFTER_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 pub(crate) enum OrderState {
     /// It is, or will be, acted on.
     Accepted,
+    /// It was done; what it gave is kept until somebody ends it.
+    Done,
     /// It was refused.
     Refused,
     /// It was done, stopped or replaced.
@@ -219,16 +221,30 @@ impl Orders {
         Ok(inner.remember(decided))
     }
 
+    /// Notes that an order was done; durable when this returns.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub(crate) async fn done(&self, id: &OrderId) -> Result<(), Rejection> {
+        self.settle(id, OrderState::Done).await
+    }
+
     /// Notes that an order has ended; durable when this returns.
     ///
     /// # Errors
     /// Where the disk fails.
     pub(crate) async fn end(&self, id: &OrderId) -> Result<(), Rejection> {
-        let Some(known) = self.get(id).filter(|known| known.state == OrderState::Accepted) else {
+        self.settle(id, OrderState::Ended).await
+    }
+
+    async fn settle(&self, id: &OrderId, state: OrderState) -> Result<(), Rejection> {
+        let live =
+            |known: &Arc<Decided>| known.state == OrderState::Accepted || known.state == OrderState::Done;
+        let Some(known) = self.get(id).filter(|known| live(known) && known.state != state) else {
             return Ok(());
         };
         self.keep(Decided {
-            state: OrderState::Ended,
+            state,
             ..(*known).clone()
         })
         .await
@@ -244,9 +260,20 @@ impl Orders {
     /// Every accepted order of a terminal, oldest epoch first.
     #[must_use]
     pub(crate) fn accepted(&self, terminal: &EntityId) -> Vec<Arc<Decided>> {
-        let accepted =
-            |known: &&Arc<Decided>| known.state == OrderState::Accepted && known.order.terminal == *terminal;
-        let mut found: Vec<_> = self.inner().decided.values().filter(accepted).cloned().collect();
+        self.in_state(terminal, OrderState::Accepted)
+    }
+
+    /// Every order of a terminal in this state, oldest epoch first.
+    #[must_use]
+    pub(crate) fn in_state(&self, terminal: &EntityId, state: OrderState) -> Vec<Arc<Decided>> {
+        let of_terminal = |known: &&Arc<Decided>| known.state == state && known.order.terminal == *terminal;
+        let mut found: Vec<_> = self
+            .inner()
+            .decided
+            .values()
+            .filter(of_terminal)
+            .cloned()
+            .collect();
         found.sort_by(|a, b| (a.order.epoch, &a.order.id).cmp(&(b.order.epoch, &b.order.id)));
         found
     }

@@ -166,7 +166,7 @@ impl Attached {
                 dataset.resume(shared, known, train).await;
             }
             (Terminal::Aggregator(_), Instruction::Conduct(_)) => {
-                Aggregator::begin(self, shared, known).await;
+                Aggregator::begin(self, shared, known);
             }
             (Terminal::Verifier(_), Instruction::Verify(_)) => Verifier::begin(self, shared, known),
             (Terminal::Host(_), Instruction::Serve(_)) => Host::begin(self, shared, known),

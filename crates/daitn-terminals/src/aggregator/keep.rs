@@ -22,6 +22,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// States that are kept of one job.
+const STATES_KEPT: usize = 4;
+
 /// What is kept of one job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
@@ -31,7 +34,8 @@ struct Record {
     conductor: NodeId,
     /// Who may fetch it.
     readers: Vec<NodeId>,
-    state: ArtifactRef,
+    /// The newest last. What the center has heard of may be a few cycles older than what the conductor sent here.
+    states: Vec<ArtifactRef>,
     kept_at: UnixMillis,
 }
 
@@ -78,17 +82,18 @@ impl Aggregator {
     pub(crate) fn hold_kept(&self, shared: &Shared) {
         for record in self.kept.records().values() {
             let readers = only(record.readers.iter().copied());
-            if let Err(error) =
-                shared
+            for state in &record.states {
+                let held = shared
                     .holds
-                    .hold(&scope_of(&record.job, record.state), record.state.id, &readers)
-            {
-                tracing::warn!(job = %record.job, "a kept state is not offered any more: {error}");
+                    .hold(&scope_of(&record.job, *state), state.id, &readers);
+                if let Err(error) = held {
+                    tracing::warn!(job = %record.job, "a kept state is not offered any more: {error}");
+                }
             }
         }
     }
 
-    /// Fetches a state and keeps it, durably, in the place of an earlier one.
+    /// Fetches a state and keeps it, durably; the oldest goes.
     ///
     /// # Errors
     /// [`Code::NotFound`] where the spare has to see the conductor's order first.
@@ -118,27 +123,32 @@ impl Aggregator {
         shared
             .holds
             .hold(&scope, asked.state.id, &only(readers.iter().copied()))?;
+        let mut states = before.map_or_else(Vec::new, |before| before.states);
+        states.retain(|state| *state != asked.state);
+        states.push(asked.state);
+        let surplus = states.len().saturating_sub(STATES_KEPT);
+        let replaced: Vec<ArtifactRef> = states.drain(..surplus).collect();
         let record = Record {
             job: asked.job.clone(),
             epoch: asked.epoch,
             conductor: remote,
             readers,
-            state: asked.state,
+            states,
             kept_at: shared.clock.now(),
         };
         let (path, written) = (self.path_of_kept(&asked.job), record.clone());
         blocking(move || durable::write(&path, &written))
             .await
             .map_err(|error| error.rejection())?;
-        let replaced = self.kept.records().insert(asked.job.clone(), record);
-        if let Some(replaced) = replaced.filter(|replaced| replaced.state != asked.state) {
-            shared.release_all(&scope_of(&replaced.job, replaced.state));
+        self.kept.records().insert(asked.job.clone(), record);
+        for state in replaced {
+            shared.release_all(&scope_of(&asked.job, state));
         }
-        self.forget_oldest(shared).await;
+        self.forget_oldest_kept(shared).await;
         Ok(())
     }
 
-    async fn forget_oldest(&self, shared: &Arc<Shared>) {
+    async fn forget_oldest_kept(&self, shared: &Arc<Shared>) {
         let oldest = {
             let mut records = self.kept.records();
             if records.len() <= KEPT_STATES_MAX {
@@ -151,7 +161,9 @@ impl Aggregator {
             oldest.and_then(|job| records.remove(&job))
         };
         let Some(record) = oldest else { return };
-        shared.release_all(&scope_of(&record.job, record.state));
+        for state in &record.states {
+            shared.release_all(&scope_of(&record.job, *state));
+        }
         let path = self.path_of_kept(&record.job);
         if let Err(error) = blocking(move || durable::remove(&path)).await {
             tracing::warn!(job = %record.job, "an old kept state stays on disk: {error}");

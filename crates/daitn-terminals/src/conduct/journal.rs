@@ -2,12 +2,15 @@
 
 use crate::durable::{self, DurableError};
 use daitn_messages::{
-    ids::{ArtifactId, JobId, OrderId},
+    ids::{ArtifactId, JobId, NodeId, OrderId},
     receipt::{CycleReport, TrainingDone},
     session::ArtifactRef,
 };
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 /// States that are remembered: more than cycles can run ahead of what the center has heard, in ordinary times.
 pub(crate) const HISTORY_MAX: usize = 256;
@@ -27,6 +30,8 @@ pub(crate) struct Journal {
     pub control: Option<ArtifactRef>,
     /// Weights and the strategy's memory after them.
     pub state: ArtifactRef,
+    /// Who may fetch the results.
+    pub(crate) readers: Vec<NodeId>,
     /// The states before, the newest last: by them a conductor sees whether the center knows its own line.
     pub history: Vec<(u32, ArtifactId)>,
     /// Closed cycles that are not in the outbox yet.
@@ -48,6 +53,27 @@ impl Journal {
     /// What the disk says.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, DurableError> {
         durable::read(path)
+    }
+
+    /// Every journal in a directory, with the time when it was last written. One that cannot be read is not among them.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn all(directory: &Path) -> Result<Vec<(JobId, Option<SystemTime>, Self)>, DurableError> {
+        let read = |path: PathBuf| {
+            let job: JobId = path.file_stem()?.to_str()?.parse().ok()?;
+            let written = std::fs::metadata(&path)
+                .and_then(|metadata| metadata.modified())
+                .ok();
+            let journal =
+                Self::read(&path).inspect_err(|error| tracing::error!("a journal is lost: {error}"));
+            Some((job, written, journal.ok()??))
+        };
+        Ok(durable::list(directory, "rec")?
+            .into_iter()
+            .filter_map(read)
+            .collect())
     }
 
     /// Writes it, durably. Blocks.

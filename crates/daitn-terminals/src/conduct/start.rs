@@ -117,6 +117,7 @@ impl Conductor {
             global: begin.global,
             control: begin.control,
             state,
+            readers: readers.iter().copied().collect(),
             history,
             unreported,
             done: None,

@@ -138,6 +138,10 @@ impl Dataset {
         let Some(job) = known.order.job.clone() else {
             return;
         };
+        if shared.orders.train(&job, train.position).is_some() {
+            // A later order of the same job has taken the place of this one.
+            return;
+        }
         if let Some(seat) = self.forget_seat(&job, train.position) {
             seat.newest.store(u32::MAX, Ordering::Relaxed);
         }

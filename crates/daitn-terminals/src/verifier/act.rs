@@ -2,7 +2,8 @@
 
 use super::Verifier;
 use crate::{
-    orders::Decided,
+    limits::RESULTS_KEPT,
+    orders::{Decided, OrderState},
     shared::{Shared, only},
     terminal::{Attached, Terminal},
 };
@@ -48,6 +49,22 @@ impl Verifier {
         });
     }
 
+    /// Offers again the weights of models that were judged before a restart.
+    pub(crate) fn hold_judged(attached: &Attached, shared: &Shared) {
+        for known in shared.orders.in_state(&attached.entity, OrderState::Done) {
+            let Instruction::Verify(verify) = &known.order.instruction else {
+                continue;
+            };
+            let (scope, readers) = (
+                scope_of(&known.order.id).into(),
+                only(verify.readers.iter().copied()),
+            );
+            if let Err(rejection) = shared.holds.hold(&scope, verify.weights.id, &readers) {
+                tracing::warn!(order = %known.order.id, "the weights of a judged model are not offered any more: {rejection}");
+            }
+        }
+    }
+
     /// Stops judging and lets the weights go.
     pub(crate) fn halt(&self, shared: &Arc<Shared>, known: &Decided) {
         if let Some(stop) = self.running().remove(&known.order.id) {
@@ -64,7 +81,7 @@ impl Verifier {
     ) -> Result<VerificationReport, Rejection> {
         let scope: Arc<str> = scope_of(id).into();
         shared
-            .fetch(&scope, verify.weights, &verify.holders, Durability::Transient)
+            .fetch(&scope, verify.weights, &verify.holders, Durability::Durable)
             .await?;
         shared
             .holds
@@ -124,15 +141,34 @@ async fn judge(attached: &Attached, shared: &Arc<Shared>, known: &Decided) {
             format!("the model could not be judged: {}", rejection.message),
         )),
     };
-    // Reported first: a crash between the two judges again, which gives the same report.
-    let reported = shared.report(&known.order, outcome).await;
-    let ended = match reported {
-        Ok(()) => shared.orders.end(&known.order.id).await,
-        Err(rejection) => Err(rejection),
+    let settled = async {
+        let judged = matches!(outcome, Outcome::Verified(_));
+        // Reported first: a crash between the two judges again, which gives the same report.
+        shared.report(&known.order, outcome).await?;
+        if judged {
+            // The weights stay, for hosts to come.
+            shared.orders.done(&known.order.id).await?;
+            forget_oldest(attached, shared).await
+        } else {
+            shared.release_all(&scope_of(&known.order.id));
+            shared.orders.end(&known.order.id).await
+        }
     };
-    if let Err(rejection) = ended {
+    if let Err(rejection) = settled.await {
         tracing::error!(order = %known.order.id, "a verification report could not be kept: {rejection}");
     }
+}
+
+/// Lets go the weights of models that were judged long ago.
+async fn forget_oldest(attached: &Attached, shared: &Arc<Shared>) -> Result<(), Rejection> {
+    let mut done = shared.orders.in_state(&attached.entity, OrderState::Done);
+    done.sort_by_key(|known| known.order.issued_at);
+    let surplus = done.len().saturating_sub(RESULTS_KEPT);
+    for known in done.into_iter().take(surplus) {
+        shared.orders.end(&known.order.id).await?;
+        shared.release_all(&scope_of(&known.order.id));
+    }
+    Ok(())
 }
 
 fn scope_of(id: &OrderId) -> String {

@@ -1,7 +1,12 @@
 //! Nodes that go away and come back, or do not: the job goes on, and its result is the same.
 
 use crate::lab::*;
-use daitn_messages::{learning::Strategy, order::Resume, receipt::Outcome, rejection::Code};
+use daitn_messages::{
+    learning::Strategy,
+    order::{Instruction, Resume},
+    receipt::Outcome,
+    rejection::Code,
+};
 
 const FED_ADAM: Strategy = Strategy::FedAdam {
     eta: 0.03,
@@ -159,4 +164,39 @@ async fn a_node_works_on_while_the_center_is_away_and_tells_it_later() {
     assert_eq!(done.weights, expected);
     assert_eq!(lab.cycles(&order.id).len(), 40, "no report is lost");
     conductor.when(|status| status.receipts_waiting == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conductor_can_be_replaced_by_itself() {
+    let lab = Lab::new().await;
+    let (_nodes, sites, _) = sites(&lab, 2).await;
+    let conductor = lab.node(50, "aggregators", vec![aggregator()]).await;
+    let expected = undisturbed(&lab, &sites, &conductor, Strategy::Scaffold, 20).await;
+    let mut job = Job::rounds(&lab, sites, &conductor, 20);
+    job.strategy = Strategy::Scaffold;
+    let order = job.begin(&[0, 1]).await;
+    a_cycle(&lab, &order.id, 3).await;
+    // The center ends the old order first, then asks the sites anew, then appoints.
+    let instruction = Instruction::Stop {
+        order: order.id.clone(),
+    };
+    let stop = lab.work_order(conductor.id(), &conductor.entities[0], Some(&job.id), instruction);
+    lab.order(&stop).await;
+    let last = lab.cycles(&order.id).pop().unwrap();
+    assert!(last.cycle < 19);
+    job.epoch = 2;
+    for position in [0, 1] {
+        let order = job.train(position);
+        lab.order(&order).await;
+        lab.accepted(&order.id).await;
+    }
+    let resume = Resume {
+        cycles_done: last.cycle + 1,
+        state: last.state,
+        holders: vec![conductor.peer()],
+    };
+    let order = job.conduct(&[0, 1], Some(resume));
+    lab.order(&order).await;
+    let done = lab.training_done(&order.id).await;
+    assert_eq!(done.weights, expected);
 }

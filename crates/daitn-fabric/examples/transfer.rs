@@ -41,6 +41,7 @@ async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
+        ["make", directory, mib] => println!("{:?}", make(Path::new(directory), mib.parse().unwrap())),
         ["serve-artifact", directory] => serve_artifact(Path::new(directory)).await,
         ["serve-raw", file] => serve_raw(Path::new(file)).await,
         [
@@ -65,23 +66,26 @@ async fn main() {
     }
 }
 
+/// An artifact of random bytes in a new store.
+fn make(directory: &Path, mib: u64) -> (ArtifactId, u64, PathBuf) {
+    let store = Store::open(directory, u64::MAX).unwrap();
+    let mut writer = store.writer(Durability::Transient).unwrap();
+    let mut random = blake3::Hasher::new().finalize_xof();
+    let mut part = vec![0; 1 << 20];
+    for _ in 0..mib {
+        random.fill(&mut part);
+        writer.push(&part).unwrap();
+    }
+    let (id, bytes) = writer.finish().unwrap();
+    (id, bytes, store.path_of(id).unwrap())
+}
+
 async fn compare(words: &[&str]) {
     let number = |n: usize, default: u64| words.get(n).map_or(default, |word| word.parse().unwrap());
     let (mib, delay_ms, runs) = (number(0, 1024), number(1, 100), number(2, 3));
     let directory = tempfile::tempdir().unwrap();
     let source = directory.path().join("source");
-    let (id, bytes, path) = {
-        let store = Store::open(&source, u64::MAX).unwrap();
-        let mut writer = store.writer(Durability::Transient).unwrap();
-        let mut random = blake3::Hasher::new().finalize_xof();
-        let mut part = vec![0; 1 << 20];
-        for _ in 0..mib {
-            random.fill(&mut part);
-            writer.push(&part).unwrap();
-        }
-        let (id, bytes) = writer.finish().unwrap();
-        (id, bytes, store.path_of(id).unwrap())
-    };
+    let (id, bytes, path) = make(&source, mib);
     println!("{mib} MiB, {runs} runs each, seconds of each run");
     for (name, delay) in [("direct", 0), ("delayed", delay_ms)] {
         let raw = Bench {
@@ -101,11 +105,12 @@ async fn compare(words: &[&str]) {
         ] {
             let rate = f64::from(u32::try_from(mib).unwrap()) / result.median();
             println!(
-                "{name} ({delay} ms) | {what:36} | {:7.0} MiB/s | {:5.2} x one raw stream | peak memory {} and {} MiB | {:.2?}",
+                "{name} ({delay} ms) | {what:36} | {:7.0} MiB/s | {:5.2} x one raw stream | peak memory {} and {} MiB | {:.1} CPU s | {:.2?}",
                 rate,
                 raw_disk.median() / result.median(),
                 result.server_mib,
                 result.client_mib,
+                result.cpu_s,
                 result.seconds,
             );
         }
@@ -123,6 +128,7 @@ struct Outcome {
     seconds: Vec<f64>,
     server_mib: u64,
     client_mib: u64,
+    cpu_s: f64,
 }
 
 impl Outcome {
@@ -141,6 +147,7 @@ impl Bench<'_> {
             all.seconds.extend(one.seconds);
             all.server_mib = all.server_mib.max(one.server_mib);
             all.client_mib = all.client_mib.max(one.client_mib);
+            all.cpu_s += one.cpu_s / f64::from(u32::try_from(self.runs).unwrap());
         }
         all
     }
@@ -188,14 +195,18 @@ impl Bench<'_> {
         let mut told = told.split_whitespace();
         let seconds = told.next().expect("the client told its time").parse().unwrap();
         let client_mib = told.next().unwrap().parse().unwrap();
+        let client_cpu_s: f64 = told.next().unwrap().parse().unwrap();
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
         let server_mib = peak_mib(&status);
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.id())).unwrap();
+        let cpu_s = client_cpu_s + cpu_s(&stat);
         server.kill().unwrap();
         server.wait().unwrap();
         Outcome {
             seconds: vec![seconds],
             server_mib,
             client_mib,
+            cpu_s,
         }
     }
 }
@@ -217,9 +228,21 @@ fn peak_mib(status: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
+/// User and system time, from hundredths of a second after the parenthesised name.
+fn cpu_s(stat: &str) -> f64 {
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
 fn tell(since: Instant) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{} {}", since.elapsed().as_secs_f64(), peak_mib(&status));
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    println!(
+        "{} {} {}",
+        since.elapsed().as_secs_f64(),
+        peak_mib(&status),
+        cpu_s(&stat)
+    );
 }
 
 fn endpoint_options(key: u8, bind: &str) -> EndpointOptions {
@@ -316,6 +339,12 @@ async fn get_raw(path: &str, bind: &str, node: &str, address: &str) {
 fn delay(server: SocketAddr, one_way: Duration) -> SocketAddr {
     let near = Arc::new(UdpSocket::bind(V6).unwrap());
     let far = Arc::new(UdpSocket::bind(V4).unwrap());
+    for socket in [&near, &far] {
+        // Or the emulated path would lose packets whenever this process is not scheduled for a few milliseconds.
+        socket2::SockRef::from(socket.as_ref())
+            .set_recv_buffer_size(4 << 20)
+            .unwrap();
+    }
     let address = near.local_addr().unwrap();
     let client: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
     let learn = client.clone();

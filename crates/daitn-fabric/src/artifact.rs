@@ -7,6 +7,8 @@
 
 mod tree;
 
+mod disk;
+
 mod store;
 
 mod writer;
@@ -21,10 +23,13 @@ mod serve;
 
 mod fetch;
 
+mod lanes;
+
+pub use disk::{Durability, StoreError};
 pub use fetch::{Fetch, FetchError, FetchReport, HolderFailure, Progress};
 pub use reader::ArtifactReader;
 pub use serve::MayFetch;
 pub(crate) use serve::Serving;
-pub use store::{Durability, Store, StoreError};
+pub use store::Store;
 pub use tree::PIECE_BYTES;
 pub use writer::ArtifactWriter;

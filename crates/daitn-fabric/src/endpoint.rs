@@ -8,14 +8,16 @@ use crate::{
     error::{BindError, ConnectError, PeerError, Refusal},
     limits,
     link::Link,
+    options::{
+        Admit, EndpointLimits, EndpointOptions, address_of, net_report, own_resolver, relay_mode, transport,
+    },
     probe::ProbeLimit,
     serve::{self, Routes},
 };
 use daitn_messages::{ids::NodeId, limits::ADDRESSES_MAX, session::Peer};
 use iroh::{
-    EndpointAddr, PublicKey, RelayMap, RelayMode, RelayUrl, SecretKey, TransportAddr,
-    dns::{DnsResolver, FallbackMode},
-    endpoint::{ConnectOptions, NetReportConfig, QuicTransportConfig, VarInt, presets},
+    SecretKey,
+    endpoint::{ConnectOptions, presets},
 };
 use std::{
     collections::HashMap,
@@ -29,86 +31,6 @@ use std::{
 };
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-/// Whether a peer that dials in is admitted to a protocol.
-pub type Admit = Arc<dyn Fn(NodeId, &[u8]) -> bool + Send + Sync>;
-
-/// How much an endpoint takes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndpointLimits {
-    /// Connections at once, each direction.
-    pub connections_max: usize,
-    /// Inbound connections at once from one peer.
-    pub connections_per_peer_max: usize,
-    /// Streams that one peer may have open on one connection; its further ones wait.
-    pub streams_per_connection_max: u32,
-    /// Inbound streams handled at once; further ones are refused as overloaded.
-    pub streams_max: usize,
-}
-
-impl Default for EndpointLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: limits::CONNECTIONS_MAX,
-            connections_per_peer_max: limits::CONNECTIONS_PER_PEER_MAX,
-            streams_per_connection_max: limits::STREAMS_PER_CONNECTION_MAX,
-            streams_max: limits::STREAMS_MAX,
-        }
-    }
-}
-
-/// How to bind an endpoint.
-#[derive(Clone)]
-pub struct EndpointOptions {
-    secret: [u8; 32],
-    /// UDP addresses to bind; empty for any port on all interfaces. Ignored without [`Self::direct`].
-    pub bind: Vec<SocketAddr>,
-    /// URLs of our own relays; empty for none.
-    pub relays: Vec<String>,
-    /// Whether to use UDP at all. Without it everything goes through a relay.
-    pub direct: bool,
-    /// Certificates (DER) of authorities that relays may use besides the well-known ones.
-    pub relay_authorities: Vec<Vec<u8>>,
-    /// Bounds.
-    pub limits: EndpointLimits,
-    /// Who may dial in. Everybody by default: sessions authorise.
-    pub admit: Admit,
-}
-
-impl EndpointOptions {
-    /// With this Ed25519 secret key, on any port of all interfaces, without a relay.
-    #[must_use]
-    pub fn new(secret: [u8; 32]) -> Self {
-        Self {
-            secret,
-            bind: Vec::new(),
-            relays: Vec::new(),
-            direct: true,
-            relay_authorities: Vec::new(),
-            limits: EndpointLimits::default(),
-            admit: Arc::new(|_, _| true),
-        }
-    }
-
-    /// Bound to this address only.
-    #[must_use]
-    pub fn bound_to(mut self, address: SocketAddr) -> Self {
-        self.bind = vec![address];
-        self
-    }
-}
-
-impl fmt::Debug for EndpointOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the secret.
-        f.debug_struct("EndpointOptions")
-            .field("bind", &self.bind)
-            .field("relays", &self.relays)
-            .field("direct", &self.direct)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
-}
 
 /// This node's place on the network; clones are the same endpoint.
 #[derive(Clone)]
@@ -512,64 +434,4 @@ impl Shared {
 /// A lock whose holder never panics while it holds it; if one did, the map is still whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn address_of(peer: &Peer) -> Result<EndpointAddr, PeerError> {
-    let key = PublicKey::from_bytes(&peer.node.0).map_err(|_| PeerError::NotAKey(peer.node))?;
-    let mut addresses: Vec<TransportAddr> = peer
-        .addresses
-        .iter()
-        .take(ADDRESSES_MAX)
-        .map(|address| TransportAddr::Ip(*address))
-        .collect();
-    if let Some(url) = &peer.relay {
-        let relay: RelayUrl = url
-            .parse()
-            .map_err(|_| PeerError::RelayUrl { url: url.clone() })?;
-        addresses.push(TransportAddr::Relay(relay));
-    }
-    Ok(EndpointAddr::from_parts(key, addresses))
-}
-
-fn relay_mode(urls: &[String]) -> Result<RelayMode, BindError> {
-    if urls.is_empty() {
-        return Ok(RelayMode::Disabled);
-    }
-    let urls = urls
-        .iter()
-        .map(|url| url.parse().map_err(|_| BindError::RelayUrl { url: url.clone() }));
-    let urls: Vec<RelayUrl> = urls.collect::<Result<_, _>>()?;
-    Ok(RelayMode::Custom(RelayMap::from_iter(urls)))
-}
-
-/// The machine's name servers and no others: the transport's own choice would fall back on public ones.
-fn own_resolver() -> DnsResolver {
-    DnsResolver::builder()
-        .with_system_defaults()
-        .with_fallback_mode(FallbackMode::Never)
-        .build()
-}
-
-fn net_report() -> NetReportConfig {
-    let mut config = NetReportConfig::default();
-    // It would ask each relay over plain HTTP for a page that a network might answer in its place. We warn elsewhere.
-    config.captive_portal_check = false;
-    config
-}
-
-/// The windows stay at their defaults: a stream window of 4 MiB or more breaks connections in mid-transfer.
-fn transport(keep_alive: Duration, limits: EndpointLimits) -> QuicTransportConfig {
-    let idle = limits::IDLE_TIMEOUT
-        .try_into()
-        .expect("three seconds fit the transport's idle timeout");
-    QuicTransportConfig::builder()
-        .max_idle_timeout(Some(idle))
-        .keep_alive_interval(keep_alive)
-        .default_path_max_idle_timeout(limits::IDLE_TIMEOUT)
-        .default_path_keep_alive_interval(keep_alive)
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams_per_connection_max))
-        // Sessions are bidirectional; nothing else is spoken.
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .build()
 }

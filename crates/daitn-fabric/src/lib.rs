@@ -15,6 +15,8 @@ mod session;
 
 mod connection;
 
+mod options;
+
 mod endpoint;
 
 mod serve;
@@ -30,10 +32,11 @@ mod relay;
 pub use backoff::Backoff;
 pub use connection::Connection;
 pub use counters::FabricMetrics;
-pub use endpoint::{Admit, Endpoint, EndpointLimits, EndpointOptions};
+pub use endpoint::Endpoint;
 pub use error::{BindError, ConnectError, PeerError, Refusal, RelayError, SessionError};
 pub use limits::{CONTROL_ALPN, DATA_ALPN};
 pub use link::Link;
+pub use options::{Admit, EndpointLimits, EndpointOptions};
 pub use probe::{Effort, Probe};
 pub use relay::{Relay, RelayOptions};
 pub use serve::{IncomingSession, Routes};

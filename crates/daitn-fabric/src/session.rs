@@ -14,7 +14,7 @@ use crate::{
 use bytes::{BufMut, Bytes, BytesMut};
 use daitn_messages::encoding;
 use futures_util::{Stream, stream};
-use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
+use iroh::endpoint::{ReadError, ReadExactError, RecvStream, SendStream};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io,
@@ -23,7 +23,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_util::task::TaskTracker;
 
 /// What a stream is for; its first byte.
@@ -322,11 +322,21 @@ impl SessionReceiver {
     /// # Errors
     /// [`SessionError::EndedEarly`] where fewer come, and where the session broke off.
     pub async fn append(&mut self, buffer: &mut BytesMut, n_bytes: usize) -> Result<(), SessionError> {
-        let mut missing = n_bytes;
-        while missing > 0 {
-            let bytes = self.recv_bytes(missing).await?.ok_or(SessionError::EndedEarly)?;
-            missing -= bytes.len();
-            buffer.put(bytes);
+        let whole = buffer.len() + n_bytes;
+        while buffer.len() < whole {
+            // As much as there is under one lock of the connection, instead of a packet's worth.
+            let n_missing = whole - buffer.len();
+            let mut rest = (&mut *buffer).limit(n_missing);
+            let read = tokio::time::timeout(self.timeout, self.stream.read_buf(&mut rest))
+                .await
+                .map_err(|_| SessionError::TimedOut(self.timeout))?;
+            match read.map_err(io_cause)? {
+                0 => {
+                    self.ended = true;
+                    return Err(SessionError::EndedEarly);
+                }
+                n_bytes => add(&self.usage.counters.bytes_received_total, n_bytes),
+            }
         }
         Ok(())
     }
@@ -388,12 +398,24 @@ impl AsyncRead for SessionReceiver {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, buf))?;
+        ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, buf)).map_err(io_cause)?;
         add(
             &self.usage.counters.bytes_received_total,
             buf.filled().len() - before,
         );
         Poll::Ready(Ok(()))
+    }
+}
+
+/// What the transport meant before it became an I/O error.
+fn io_cause(error: io::Error) -> SessionError {
+    let text = error.to_string();
+    match error
+        .into_inner()
+        .and_then(|cause| cause.downcast::<ReadError>().ok())
+    {
+        Some(cause) => (*cause).into(),
+        None => SessionError::ConnectionLost(text),
     }
 }
 

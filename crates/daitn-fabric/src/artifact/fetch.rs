@@ -7,19 +7,20 @@
 //! pieces that are on disk.
 
 use super::{
+    disk::{Durability, StoreError, blocking},
+    lanes::Job,
     partial::Partial,
-    schedule::{Claim, Next, Schedule},
     serve::{Answer, Ask},
-    store::{Durability, Store, StoreError, blocking},
+    store::Store,
     tree::{PIECE_LEN, Tree},
 };
 use crate::{
     DATA_ALPN,
     backoff::Backoff,
     counters::add,
-    endpoint::{Endpoint, lock},
+    endpoint::Endpoint,
     error::{ConnectError, SessionError},
-    limits::{FETCH_LANES, FETCH_STALL, HOLDERS_MAX, RUN_PIECES_FIRST},
+    limits::{FETCH_STALL, HOLDERS_MAX, RUN_PIECES_FIRST},
     session::{Session, StreamKind},
 };
 use bytes::{Bytes, BytesMut};
@@ -30,10 +31,9 @@ use daitn_messages::{
     session::ArtifactRef,
 };
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, task::JoinSet};
 
 /// Longest answer frame.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -127,7 +127,7 @@ pub enum HolderFailure {
 
 impl HolderFailure {
     /// Whether it is worth asking again.
-    fn is_transient(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(error) => {
                 matches!(error, ConnectError::TimedOut { .. } | ConnectError::Failed { .. })
@@ -337,7 +337,7 @@ impl Endpoint {
     }
 
     /// Opens a stream for a range.
-    async fn ask(&self, holder: NodeId, ask: &Ask, bytes: u64) -> Result<Session, HolderFailure> {
+    pub(super) async fn ask(&self, holder: NodeId, ask: &Ask, bytes: u64) -> Result<Session, HolderFailure> {
         let connection = self.connection_to(holder, DATA_ALPN, DIAL_WITHIN).await?;
         let mut session = connection
             .open_kind(StreamKind::Artifact, ask, FETCH_STALL)
@@ -350,7 +350,7 @@ impl Endpoint {
         }
     }
 
-    fn lied(&self) -> HolderFailure {
+    pub(super) fn lied(&self) -> HolderFailure {
         add(&self.shared.counters.artifact_pieces_corrupt_total, 1);
         HolderFailure::Lied
     }
@@ -384,236 +384,4 @@ enum Begun {
     Whole(Bytes),
     /// The piece hashes; the first run follows on this session.
     Run(Tree, Session),
-}
-
-/// One fetch of an artifact of several pieces, shared by its lanes.
-struct Job {
-    endpoint: Endpoint,
-    fetch: Fetch,
-    holders: Vec<NodeId>,
-    partial: Arc<Partial>,
-    state: Mutex<State>,
-    /// Something in the state has changed.
-    news: Notify,
-    progress: Box<dyn Fn(Progress) + Send + Sync>,
-}
-
-struct State {
-    schedule: Schedule,
-    delivered: Vec<u64>,
-    failures: Vec<Option<HolderFailure>>,
-    backoffs: Vec<Backoff>,
-    bytes_here: u64,
-    bytes_resumed: u64,
-    last_piece_at: Instant,
-    fatal: Option<StoreError>,
-}
-
-/// Why a run ended before its end.
-enum RunFailure {
-    Holder(HolderFailure),
-    Store(StoreError),
-}
-
-impl<E: Into<HolderFailure>> From<E> for RunFailure {
-    fn from(error: E) -> Self {
-        Self::Holder(error.into())
-    }
-}
-
-impl Job {
-    fn new(
-        endpoint: Endpoint,
-        fetch: Fetch,
-        holders: Vec<NodeId>,
-        partial: Partial,
-        here: &[u64],
-        progress: Box<dyn Fn(Progress) + Send + Sync>,
-    ) -> Self {
-        let tree = partial.tree();
-        let bytes_here = here.iter().map(|piece| tree.piece_len(*piece) as u64).sum();
-        let state = State {
-            schedule: Schedule::new(tree.n_pieces(), holders.len(), here),
-            delivered: vec![0; holders.len()],
-            failures: vec![None; holders.len()],
-            backoffs: holders.iter().map(|_| Backoff::new(endpoint.random())).collect(),
-            bytes_here,
-            bytes_resumed: bytes_here,
-            last_piece_at: Instant::now(),
-            fatal: None,
-        };
-        let state = Mutex::new(state);
-        Self {
-            endpoint,
-            fetch,
-            holders,
-            partial: Arc::new(partial),
-            state,
-            news: Notify::new(),
-            progress,
-        }
-    }
-
-    async fn run(self: Arc<Self>, begun: Option<(usize, Session)>) -> Result<FetchReport, FetchError> {
-        // Dropped with this future, and with them their streams.
-        let mut lanes = JoinSet::new();
-        if let Some((holder, session)) = begun {
-            let claim = lock(&self.state).schedule.claim(holder, RUN_PIECES_FIRST);
-            lanes.spawn(self.clone().lane(claim.map(|claim| (claim, session))));
-        }
-        while lanes.len() < FETCH_LANES {
-            lanes.spawn(self.clone().lane(None));
-        }
-        while let Some(lane) = lanes.join_next().await {
-            if let Err(error) = lane
-                && let Ok(panic) = error.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
-            }
-        }
-        let report = {
-            let mut state = lock(&self.state);
-            if let Some(error) = state.fatal.take() {
-                return Err(error.into());
-            }
-            let failures = self.holders.iter().copied().zip(state.failures.clone());
-            let failures: Vec<_> = failures
-                .filter_map(|(node, failure)| Some((node, failure?)))
-                .collect();
-            if !state.schedule.is_done() {
-                return Err(FetchError::NobodyDelivered {
-                    artifact: self.fetch.artifact.id,
-                    failures,
-                });
-            }
-            let by_holder = self.holders.iter().copied().zip(state.delivered.clone());
-            FetchReport {
-                bytes_fetched: state.bytes_here - state.bytes_resumed,
-                bytes_resumed: state.bytes_resumed,
-                by_holder: by_holder.filter(|(_, bytes)| *bytes > 0).collect(),
-                failures,
-            }
-        };
-        let (partial, durability) = (self.partial.clone(), self.fetch.durability);
-        blocking(move || partial.complete(durability)).await?;
-        Ok(report)
-    }
-
-    async fn lane(self: Arc<Self>, mut begun: Option<(Claim, Session)>) {
-        loop {
-            let (claim, session) = match begun.take() {
-                Some((claim, session)) => (claim, Some(session)),
-                None => match self.next().await {
-                    Some(claim) => (claim, None),
-                    None => return,
-                },
-            };
-            let since = Instant::now();
-            let outcome = self.run_pieces(&claim, session).await;
-            self.settle(&claim, since, outcome);
-        }
-    }
-
-    async fn next(&self) -> Option<Claim> {
-        loop {
-            let news = self.news.notified();
-            tokio::pin!(news);
-            // Before the state is looked at, so that nothing that happens after goes unnoticed.
-            news.as_mut().enable();
-            let next = {
-                let mut state = lock(&self.state);
-                if state.fatal.is_some() {
-                    Next::Done
-                } else {
-                    state.schedule.next(Instant::now())
-                }
-            };
-            match next {
-                Next::Ask(claim) => return Some(claim),
-                Next::Done | Next::NobodyLeft => return None,
-                Next::Wait(None) => news.await,
-                Next::Wait(Some(until)) => {
-                    // Either will do.
-                    let _ = tokio::time::timeout_at(until.into(), news).await;
-                }
-            }
-        }
-    }
-
-    /// Receives, verifies and writes the pieces of a run.
-    async fn run_pieces(&self, claim: &Claim, session: Option<Session>) -> Result<(), RunFailure> {
-        let ArtifactRef { id: artifact, bytes } = self.fetch.artifact;
-        let mut session = match session {
-            Some(session) => session,
-            None => {
-                let n_pieces = claim.pieces.end - claim.pieces.start;
-                let ask = Ask {
-                    artifact,
-                    hashes: false,
-                    first_piece: claim.pieces.start,
-                    n_pieces,
-                };
-                self.endpoint.ask(self.holders[claim.holder], &ask, bytes).await?
-            }
-        };
-        for piece in claim.pieces.clone() {
-            let len = self.partial.tree().piece_len(piece);
-            let mut buffer = BytesMut::with_capacity(len);
-            // The session's own time-out is for silence; this one is for trickling.
-            let received = session.receiver().append(&mut buffer, len);
-            tokio::time::timeout(self.fetch.patience, received)
-                .await
-                .map_err(|_| SessionError::TimedOut(self.fetch.patience))??;
-            let (partial, buffer) = (self.partial.clone(), buffer.freeze());
-            match blocking(move || partial.write(piece, &buffer)).await {
-                Ok(true) => self.piece_here(claim.holder, piece, len),
-                Ok(false) => return Err(self.endpoint.lied().into()),
-                Err(error) => return Err(RunFailure::Store(error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn piece_here(&self, holder: usize, piece: u64, len: usize) {
-        add(&self.endpoint.shared.counters.artifact_bytes_received_total, len);
-        let progress = {
-            let mut state = lock(&self.state);
-            state.schedule.here(piece);
-            state.delivered[holder] += len as u64;
-            state.bytes_here += len as u64;
-            state.last_piece_at = Instant::now();
-            Progress {
-                bytes_here: state.bytes_here,
-                bytes_total: self.fetch.artifact.bytes,
-            }
-        };
-        (self.progress)(progress);
-    }
-
-    /// Takes note of how a run ended.
-    fn settle(&self, claim: &Claim, since: Instant, outcome: Result<(), RunFailure>) {
-        let now = Instant::now();
-        let mut state = lock(&self.state);
-        match outcome {
-            Ok(()) => {
-                state.schedule.finished(claim, now - since);
-                state.backoffs[claim.holder].reset();
-            }
-            Err(RunFailure::Store(error)) => {
-                state.schedule.failed(claim, None);
-                state.fatal.get_or_insert(error);
-            }
-            Err(RunFailure::Holder(failure)) => {
-                let node = self.holders[claim.holder];
-                tracing::debug!(%node, artifact = %self.fetch.artifact.id, "a run broke off: {failure}");
-                let patient = now.saturating_duration_since(state.last_piece_at) < self.fetch.patience;
-                let again = failure.is_transient() && patient;
-                let wait = again.then(|| now + state.backoffs[claim.holder].after_failure());
-                state.schedule.failed(claim, wait);
-                state.failures[claim.holder] = Some(failure);
-            }
-        }
-        drop(state);
-        self.news.notify_waiters();
-    }
 }

@@ -4,11 +4,11 @@
 //! tells what is there without having to trust anything written down.
 
 use super::{
+    disk::{Durability, StoreError, disk, pieces, remove_if_there, write_file},
     reader::read_piece,
-    store::{Durability, Store, StoreError, disk, pieces, remove_if_there, write_file},
+    store::Store,
     tree::{PIECE_BYTES, Tree},
 };
-use bytes::Bytes;
 use daitn_messages::ids::ArtifactId;
 use std::{
     fs::{self, File, OpenOptions},
@@ -103,7 +103,7 @@ impl Partial {
     }
 
     /// Writes a piece if it is the right one; false if it is not. Blocks.
-    pub(super) fn write(&self, piece: u64, bytes: &Bytes) -> Result<bool, StoreError> {
+    pub(super) fn write(&self, piece: u64, bytes: &[u8]) -> Result<bool, StoreError> {
         if !self.tree.holds(self.id, piece, bytes) {
             return Ok(false);
         }

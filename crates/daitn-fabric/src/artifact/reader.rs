@@ -1,7 +1,7 @@
 //! Reads an artifact from the store, each piece verified before a byte of it is handed out: disks rot.
 
 use super::{
-    store::{StoreError, disk},
+    disk::{StoreError, disk},
     tree::{PIECE_BYTES, Tree},
 };
 use bytes::Bytes;

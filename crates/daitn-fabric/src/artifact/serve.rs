@@ -1,8 +1,9 @@
 //! Serves ranges of artifacts to whom the owner's callback allows them. By default to nobody.
 
 use super::{
+    disk::{StoreError, blocking},
     reader::read_piece,
-    store::{Store, StoreError, blocking},
+    store::Store,
     tree::Tree,
 };
 use crate::{
@@ -81,11 +82,16 @@ impl Serving {
         let store = self.store.clone();
         let reader = match blocking(move || store.reader(ask.artifact)).await {
             Ok(reader) => reader,
-            Err(error) => {
-                if !matches!(error, StoreError::NotHere(_)) {
-                    tracing::error!(artifact = %ask.artifact, "an artifact cannot be served: {error}");
-                }
+            Err(StoreError::NotHere(_)) => return session.send_last(&Answer::NotHere).await,
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(artifact = %ask.artifact, "an artifact cannot be served: {error}");
                 return session.send_last(&Answer::NotHere).await;
+            }
+            Err(error) => {
+                // It may well be here: the asker should come again, or ask another.
+                tracing::warn!(artifact = %ask.artifact, "an artifact cannot be served now: {error}");
+                session.refuse(Refusal::Cancelled);
+                return Err(SessionError::Refused(Refusal::Cancelled));
             }
         };
         let (file, tree) = (reader.file().clone(), reader.tree().clone());

@@ -1,7 +1,8 @@
 //! Writes an artifact whose name is not known yet, for instance an aggregate as it is computed.
 
 use super::{
-    store::{Durability, Store, StoreError, disk, remove_if_there},
+    disk::{Durability, StoreError, disk, remove_if_there},
+    store::Store,
     tree::TreeBuilder,
 };
 use daitn_messages::{ids::ArtifactId, limits::ARTIFACT_BYTES_MAX};

@@ -5,12 +5,20 @@ use crate::lab::{
 };
 use daitn_fabric::{
     DATA_ALPN, Endpoint, Routes,
-    artifact::{Durability, Fetch, FetchError, HolderFailure, Progress, Store},
+    artifact::{Durability, Fetch, FetchError, HolderFailure, Progress, Store, StoreError},
 };
-use daitn_messages::{encoding, ids::NodeId, rejection::Code, session::Peer};
+use daitn_messages::{
+    encoding,
+    ids::NodeId,
+    rejection::Code,
+    session::{ArtifactRef, Peer},
+};
 use serde::Serialize;
-use std::{fs, sync::Arc, time::Duration};
-use tokio::sync::{mpsc, watch};
+use std::{fs, path::Path, process::Stdio, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    sync::{mpsc, watch},
+};
 
 const PIECE: usize = 256 * 1024;
 
@@ -299,4 +307,99 @@ async fn the_fetcher_gives_up_and_the_holder_stops_sending() {
     };
     tokio::time::timeout(PLENTY, idle).await.unwrap();
     assert!(server.metrics().artifact_bytes_sent_total < bytes.len() as u64);
+}
+
+/// Not a test: the process that the next one kills. It fetches, says when half is here, and then stands still.
+#[test]
+#[ignore = "run as a process of its own by the test below"]
+fn process_that_fetches() {
+    let given = |name: &str| std::env::var(name).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let here = Store::open(Path::new(&given("FETCH_STORE")), GIB).unwrap();
+        let client = endpoint(2).await;
+        let node: NodeId = given("FETCH_NODE").parse().unwrap();
+        let addresses = vec![given("FETCH_ADDRESS").parse().unwrap()];
+        client
+            .set_peer(Peer {
+                node,
+                addresses,
+                relay: None,
+            })
+            .unwrap();
+        let artifact = ArtifactRef {
+            id: given("FETCH_ID").parse().unwrap(),
+            bytes: given("FETCH_BYTES").parse().unwrap(),
+        };
+        let note = |progress: Progress| {
+            if progress.bytes_here * 2 >= progress.bytes_total {
+                println!("HALF");
+                std::thread::park();
+            }
+        };
+        client
+            .fetch(&here, Fetch::new(artifact, vec![node]), note)
+            .await
+            .unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_fetch_goes_on_after_its_process_was_killed() {
+    let bytes = bytes_of(1, 32 << 20);
+    let (_a, there) = store();
+    let id = there
+        .put_bytes(bytes.clone(), Durability::Transient)
+        .await
+        .unwrap();
+    let server = holder(1, &there).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "faults::process_that_fetches",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env("FETCH_STORE", directory.path())
+        .env("FETCH_NODE", server.node().to_string())
+        .env("FETCH_ADDRESS", server.peer().addresses[0].to_string())
+        .env("FETCH_ID", id.to_string())
+        .env("FETCH_BYTES", bytes.len().to_string())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    while !lines
+        .next_line()
+        .await
+        .unwrap()
+        .expect("it says when half is here")
+        .contains("HALF")
+    {}
+    assert!(matches!(
+        Store::open(directory.path(), GIB),
+        Err(StoreError::InUse(_))
+    ));
+    process.kill().await.unwrap();
+
+    let here = Store::open(directory.path(), GIB).unwrap();
+    let client = endpoint(3).await;
+    introduce(&server, &client);
+    let before = server.metrics().artifact_bytes_sent_total;
+    let report = client
+        .fetch(&here, Fetch::new(reference(&bytes), vec![server.node()]), silent)
+        .await
+        .unwrap();
+    let moved = server.metrics().artifact_bytes_sent_total - before;
+    assert!(report.bytes_resumed >= bytes.len() as u64 / 2, "{report:?}");
+    assert!(
+        moved < bytes.len() as u64 * 6 / 10,
+        "{moved} bytes were moved again"
+    );
+    assert!(here.read(id, GIB).await.unwrap() == bytes);
 }

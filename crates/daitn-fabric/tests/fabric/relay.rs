@@ -85,3 +85,65 @@ async fn the_relay_serves_so_many_and_no_more() {
     first.shutdown(PLENTY).await;
     assert!(second.relay_connected(PLENTY).await);
 }
+
+/// A certificate for loopback that signs itself, and a server's configuration with it.
+fn certificate() -> (Vec<u8>, Arc<rustls::ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let der = made.cert.der().clone();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![der.clone()], key)
+        .unwrap();
+    (der.to_vec(), Arc::new(config))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_with_tls_tells_a_node_its_address_and_is_not_believed_without_a_certificate() {
+    let (authority, tls) = certificate();
+    let mut options = RelayOptions::new((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(|_| true));
+    options.tls = Some(tls);
+    let relay = Relay::bind(options).await.unwrap();
+    assert!(relay.url().starts_with("https://127.0.0.1:"));
+    let mut trusting = EndpointOptions::new([1; 32]);
+    trusting.bind = vec![(Ipv4Addr::UNSPECIFIED, 0).into()];
+    trusting.relays = vec![relay.url()];
+    let mut doubting = trusting.clone();
+    trusting.relay_authorities = vec![authority];
+    let trusting = Endpoint::bind(trusting).await.unwrap();
+    assert!(trusting.relay_connected(PLENTY).await);
+    // Bound to all interfaces it does not know by itself that it is seen from loopback.
+    let learns = async {
+        while !trusting
+            .peer()
+            .addresses
+            .iter()
+            .any(|address| address.ip().is_loopback())
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PLENTY, learns).await.unwrap();
+    doubting.bind = vec![(Ipv4Addr::LOCALHOST, 0).into()];
+    let doubting = Endpoint::bind(doubting).await.unwrap();
+    assert!(!doubting.relay_connected(Duration::from_secs(2)).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bound_to_all_interfaces_a_node_says_where_it_is_found() {
+    let mut everywhere = EndpointOptions::new([1; 32]);
+    everywhere.bind = vec![(Ipv4Addr::UNSPECIFIED, 0).into()];
+    let server = Endpoint::bind(everywhere).await.unwrap();
+    server.serve(Routes::new().on(DATA_ALPN, 10, |_| async {}));
+    let client = Endpoint::bind(EndpointOptions::new([2; 32])).await.unwrap();
+    let addresses = server.peer().addresses;
+    assert!(
+        !addresses.is_empty() && addresses.iter().all(|a| !a.ip().is_unspecified()),
+        "{addresses:?}"
+    );
+    introduce(&server, &client);
+    client.connect(server.node(), DATA_ALPN, PLENTY).await.unwrap();
+}

@@ -1,5 +1,6 @@
 //! Where log lines go: to standard error, for people or as JSON.
 
+use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How a log line looks.

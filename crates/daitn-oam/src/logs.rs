@@ -44,6 +44,8 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
             .with(
                 tracing_subscriber::fmt::layer()
                     .with_writer(std::io::stderr)
+                    // Colours only where a person sees them, and not if they asked for none.
+                    .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
                     .with_target(false),
             )
             .try_init(),

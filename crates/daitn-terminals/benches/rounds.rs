@@ -4,6 +4,7 @@
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::cast_possible_truncation,
     reason = "a benchmark prints, and fails loudly"
 )]
 

@@ -226,10 +226,10 @@ impl Lab {
         let told = self.told.borrow();
         let mut cycles: Vec<CycleReport> = Vec::new();
         for receipt in told.receipts.iter().filter(|receipt| receipt.order == *order) {
-            if let Outcome::Cycle(report) = &receipt.outcome {
-                if !cycles.iter().any(|known| known.cycle == report.cycle) {
-                    cycles.push((**report).clone());
-                }
+            if let Outcome::Cycle(report) = &receipt.outcome
+                && !cycles.iter().any(|known| known.cycle == report.cycle)
+            {
+                cycles.push((**report).clone());
             }
         }
         cycles

@@ -58,7 +58,7 @@ async fn the_owners_policy_refuses_a_validly_signed_order() {
     let (_node, conductor, sites) = site_and_conductor(&lab).await;
     let job = job(&lab, &sites, &conductor);
     let order = with_train(job.train(0), |train| {
-        train.context.purpose = "commercial".to_owned()
+        train.context.purpose = "commercial".to_owned();
     });
     lab.order(&order).await;
     let refusal = lab.refused(&order.id).await;
@@ -147,7 +147,7 @@ async fn an_order_must_fit_the_terminal() {
     assert_eq!(refusal(column).await, Code::DataUnusable);
     // What the policy was told must be what is done.
     let algorithm = with_train(job.train(0), |train| {
-        train.context.algorithm = "fed-prox".to_owned()
+        train.context.algorithm = "fed-prox".to_owned();
     });
     assert_eq!(refusal(algorithm).await, Code::Malformed);
     // The data goes to no facility that the owner did not name.
@@ -157,7 +157,7 @@ async fn an_order_must_fit_the_terminal() {
     });
     assert_eq!(refusal(away).await, Code::PolicyForbids);
     let unnamed = with_train(job.train(0), |train| {
-        train.compute = Some(conductor.endpoint.peer())
+        train.compute = Some(conductor.endpoint.peer());
     });
     assert_eq!(refusal(unnamed).await, Code::PolicyForbids);
 }

@@ -51,7 +51,7 @@ pub(crate) async fn ready(State(gateway): State<Arc<Gateway>>) -> Outcome {
 }
 
 /// What the gateway has counted, in the Prometheus text format. Open to this machine; else with a key of scope `read`.
-#[utoipa::path(get, path = "/metrics", tag = "health", responses(
+#[utoipa::path(get, path = "/metrics", tag = "health", security((), ("key" = [])), responses(
     (status = 200, content_type = "text/plain", body = String), crate::openapi::Failures))]
 pub(crate) async fn metrics(
     State(gateway): State<Arc<Gateway>>,

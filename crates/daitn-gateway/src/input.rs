@@ -171,32 +171,67 @@ fn is_json(kind: &str) -> bool {
 
 /// Reads JSON and refuses every field that was not understood. Depth is bounded by the parser, at 128.
 pub(crate) fn strict<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, Rejection> {
+    let broken = |error: serde_json::Error| Rejection::malformed("body", &error.to_string());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." {
-            "body".to_owned()
-        } else {
-            format!("body, field `{path}`")
-        };
-        Rejection::malformed(&field, &error.inner().to_string())
-    })?;
-    deserializer
-        .end()
-        .map_err(|error| Rejection::malformed("body", &error.to_string()))?;
+    let read = serde_path_to_error::deserialize(&mut deserializer);
+    if read.is_ok() {
+        deserializer.end().map_err(broken)?;
+    }
+    let given: Result<Value, _> = serde_json::from_slice(bytes);
+    let value: T = match read {
+        Ok(value) => value,
+        Err(error) => {
+            let path = error.path().to_string();
+            let field = if path == "." {
+                "body".to_owned()
+            } else {
+                format!("body, field `{path}`")
+            };
+            let refusal = Rejection::malformed(&field, &error.inner().to_string());
+            // JSON knows one kind of number: `3.0` is the integer 3 to whoever wrote it.
+            let whole = given.as_ref().ok().and_then(whole_numbers);
+            whole
+                .and_then(|whole| serde_json::from_value(whole).ok())
+                .ok_or(refusal)?
+        }
+    };
     // A field that the type does not have is gone after a round trip, wherever it stood: also inside the kinds of
     // objects in which serde's own check for unknown fields has no say.
-    let given: Value =
-        serde_json::from_slice(bytes).map_err(|error| Rejection::malformed("body", &error.to_string()))?;
-    let understood = serde_json::to_value(&value)
-        .map_err(|error| Rejection::malformed("body", &format!("it does not read back: {error}")))?;
-    match lost(&given, &understood, "") {
+    let understood = serde_json::to_value(&value).map_err(broken)?;
+    match lost(&given.map_err(broken)?, &understood, "") {
         Some(field) => Err(Rejection::malformed(
             "body",
             &format!("there is no field `{field}`"),
         )),
         None => Ok(value),
     }
+}
+
+/// The same with whole numbers written as such; `None` where they all are already.
+fn whole_numbers(given: &Value) -> Option<Value> {
+    /// Below this every whole f64 is exactly one integer.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    fn rewrite(value: &mut Value) -> bool {
+        match value {
+            Value::Number(number) if number.is_f64() => {
+                let whole = number
+                    .as_f64()
+                    .filter(|n| n.fract() == 0.0 && n.abs() < EXACT_MAX);
+                #[allow(clippy::cast_possible_truncation)] // Whole and below 2^53.
+                let whole = whole.map(|n| n as i64);
+                whole.map(|n| *value = Value::from(n)).is_some()
+            }
+            Value::Array(values) => values
+                .iter_mut()
+                .fold(false, |changed, value| rewrite(value) || changed),
+            Value::Object(fields) => fields
+                .values_mut()
+                .fold(false, |changed, value| rewrite(value) || changed),
+            _ => false,
+        }
+    }
+    let mut whole = given.clone();
+    rewrite(&mut whole).then_some(whole)
 }
 
 /// The path of the first field in `given` that is not in `understood`.
@@ -309,8 +344,15 @@ mod tests {
         refused::<NewToken>(r#"{"organisation":"acme","organisation":"b"}"#, "duplicate field");
         refused::<NewToken>(r#"{"organisation":"../etc"}"#, "is not a name");
         refused::<NewToken>(r#"{"organisation":"acme"} x"#, "trailing characters");
+        refused::<NewToken>(r#"{"organisation":"acme","uses":1.5}"#, "uses");
         refused::<NewToken>("", "EOF");
         refused::<Value>(&"[".repeat(100_000), "recursion limit");
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        let token: NewToken = strict(br#"{"organisation":"acme","uses":3.0,"valid_ms":1e3}"#).unwrap();
+        assert_eq!((token.uses, token.valid_ms), (3, 1000));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The routes, and the OpenAPI 3.1 document that is made from the same list.
 
+mod refine;
+
 use crate::{
     a2a,
     front::refused,
@@ -16,13 +18,11 @@ use axum::{
 };
 use bytes::Bytes;
 use daitn_messages::rejection::Rejection;
+use serde_json::Value;
 use std::sync::Arc;
 use utoipa::{
     IntoResponses, Modify, OpenApi,
-    openapi::{
-        RefOr,
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
-    },
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -116,35 +116,16 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
 
 /// The document as served under `/v1/openapi.json`.
 #[must_use]
-pub fn document() -> utoipa::openapi::OpenApi {
-    let mut document = routes().into_openapi();
-    // utoipa's own build version is no business of ours.
-    document.info.version = daitn_messages::BUILD.to_owned();
-    describe_responses(&mut document);
+pub fn document() -> Value {
+    let mut document = serde_json::to_value(routes().into_openapi()).unwrap_or_default();
+    refine::refine(&mut document);
     document
-}
-
-/// A response must have a description; what most of ours are is said by their operation.
-fn describe_responses(document: &mut utoipa::openapi::OpenApi) {
-    let items = document.paths.paths.values_mut();
-    let operations = items.flat_map(|item| {
-        [&mut item.get, &mut item.put, &mut item.post]
-            .into_iter()
-            .flatten()
-    });
-    for response in operations.flat_map(|operation| operation.responses.responses.values_mut()) {
-        if let RefOr::T(response) = response
-            && response.description.is_empty()
-        {
-            response.description = "What was asked for".to_owned();
-        }
-    }
 }
 
 /// All routes.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     // It never changes while the process runs.
-    let json = Bytes::from(document().to_json().unwrap_or_default());
+    let json = Bytes::from(document().to_string());
     let serve = move || {
         let json = json.clone();
         async move { reply::bytes_response(StatusCode::OK, HeaderValue::from_static("application/json"), json) }

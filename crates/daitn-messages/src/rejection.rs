@@ -12,10 +12,22 @@ macro_rules! codes {
         /// A stable code. The first two digits are the area: 01 messages, 02 joining, 03 policy and planning,
         /// 04 jobs, 05 models and inference, 06 agents, 07 access to the API, 09 internal.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $code)] $variant,)*
         }
+        // By hand: deriving does not see through the macro to the names on the wire.
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for Code {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::schema::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .description(Some("A stable code; `daitn help CODE` prints its page"))
+                    .enum_values(Some([$($code),*]))
+                    .into()
+            }
+        }
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for Code {}
         impl Code {
             /// Every code, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];

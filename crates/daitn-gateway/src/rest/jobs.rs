@@ -5,12 +5,12 @@ use crate::{
     gateway::Gateway,
     input::{check_idempotency_key, idempotency_key},
     openapi::Failures,
-    reply::{Envelope, Outcome},
+    reply::{Envelope, Failure, Outcome},
 };
 use axum::{
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
 };
 use daitn_messages::{
     ids::{JobId, PlanId},
@@ -52,8 +52,13 @@ struct Apply {
 async fn create_plan(State(gateway): State<Arc<Gateway>>, headers: HeaderMap, body: Body) -> Outcome {
     let caller = gateway.caller(&headers, Scope::Train)?;
     let request: Box<TrainingRequest> = gateway.json(&headers, body).await?;
-    request.validate()?;
+    request.validate().map_err(unprocessable)?;
     gateway.answer(&caller, Operation::Plan(request)).await
+}
+
+/// The request reads, and still says something that cannot be.
+fn unprocessable(rejection: Rejection) -> Failure {
+    Failure::with_status(StatusCode::UNPROCESSABLE_ENTITY, rejection)
 }
 
 /// Lists jobs. Scope `read`.
@@ -74,11 +79,10 @@ async fn create_job(State(gateway): State<Arc<Gateway>>, headers: HeaderMap, bod
     let in_header = idempotency_key(&headers)?;
     let apply: Apply = gateway.json(&headers, body).await?;
     if let Some(key) = &apply.idempotency_key {
-        check_idempotency_key(key)?;
+        check_idempotency_key(key).map_err(unprocessable)?;
         if in_header.as_ref().is_some_and(|other| other != key) {
-            return Err(
-                Rejection::malformed("idempotency key", "header and body name different ones").into(),
-            );
+            let why = "header and body name different ones";
+            return Err(unprocessable(Rejection::malformed("idempotency key", why)));
         }
     }
     let idempotency_key = apply.idempotency_key.or(in_header);

@@ -270,14 +270,14 @@ async fn an_idempotency_key_comes_from_the_header_or_the_body() {
         (
             Some("k-3"),
             json!({ "plan": plan, "idempotency_key": "k-4" }),
-            Err(400),
+            Err(422),
         ),
         (Some(""), json!({ "plan": plan }), Err(400)),
         (Some("two words"), json!({ "plan": plan }), Err(400)),
         (
             None,
             json!({ "plan": plan, "idempotency_key": "x".repeat(201) }),
-            Err(400),
+            Err(422),
         ),
     ] {
         let mut request = lab.post("/v1/jobs", Scope::Train).json(&body);

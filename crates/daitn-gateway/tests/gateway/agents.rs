@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const PATH: &str = "/a2a/acme/helper";
 
-fn card() -> String {
+pub(crate) fn card() -> String {
     // Odd spacing on purpose: the origin's card must come back byte for byte.
     let card = json!({
         "name": "Helper", "description": "Helps", "version": "1",

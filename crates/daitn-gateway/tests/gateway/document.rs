@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 fn document() -> Value {
-    serde_json::to_value(daitn_gateway::document()).unwrap()
+    daitn_gateway::document()
 }
 
 fn documented() -> BTreeSet<(String, String)> {

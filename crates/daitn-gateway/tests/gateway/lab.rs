@@ -61,6 +61,9 @@ impl Control for FakeControl {
     }
 }
 
+/// The secret of a key with every scope.
+pub(crate) const ALL_SCOPES: &str = "daitn_all";
+
 /// The secret of a key with one scope.
 pub(crate) fn secret(scope: Scope) -> String {
     format!("daitn_{}", scope.as_str())
@@ -101,7 +104,15 @@ fn keys() -> Vec<KeyEntry> {
             scopes: vec![scope],
         },
     };
-    (1..).zip(Scope::ALL).map(key).collect()
+    let mut keys: Vec<KeyEntry> = (1..).zip(Scope::ALL).map(key).collect();
+    keys.push(KeyEntry {
+        hash: ArtifactId::of(ALL_SCOPES.as_bytes()),
+        principal: Principal {
+            scopes: Scope::ALL.to_vec(),
+            ..keys[0].principal.clone()
+        },
+    });
+    keys
 }
 
 impl Lab {

@@ -8,8 +8,8 @@
     reason = "a benchmark prints, and fails loudly"
 )]
 
-#[allow(dead_code, reason = "the tests use all of it")]
-#[path = "../tests/nodes/lab.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use all of it")]
+#[path = "../tests/nodes/lab/mod.rs"]
 mod lab;
 
 use lab::{Job, Lab, aggregator, sites};

@@ -97,6 +97,12 @@ pub(crate) async fn keep(shared: Arc<Shared>, uplink: Arc<Uplink>) {
                     uplink.lost(rejection);
                     backoff.after_failure()
                 }
+                // Only a new token helps: whoever runs the node is told at once instead of waiting for nothing.
+                Err(rejection) if rejection.code == Code::NotEnrolled => {
+                    uplink.refused(rejection);
+                    uplink.revoked();
+                    return;
+                }
                 Err(rejection) => {
                     uplink.refused(rejection);
                     CENTER_REFUSED_WAIT

@@ -211,27 +211,27 @@ pub(crate) fn strict<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T,
 fn whole_numbers(given: &Value) -> Option<Value> {
     /// Below this every whole f64 is exactly one integer.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    fn rewrite(value: &mut Value) -> bool {
+    fn rewrite(value: &mut Value, changed: &mut bool) {
         match value {
             Value::Number(number) if number.is_f64() => {
                 let whole = number
                     .as_f64()
                     .filter(|n| n.fract() == 0.0 && n.abs() < EXACT_MAX);
-                #[allow(clippy::cast_possible_truncation)] // Whole and below 2^53.
-                let whole = whole.map(|n| n as i64);
-                whole.map(|n| *value = Value::from(n)).is_some()
+                if let Some(whole) = whole {
+                    #[allow(clippy::cast_possible_truncation)] // Whole and below 2^53.
+                    let integer = whole as i64;
+                    *value = Value::from(integer);
+                    *changed = true;
+                }
             }
-            Value::Array(values) => values
-                .iter_mut()
-                .fold(false, |changed, value| rewrite(value) || changed),
-            Value::Object(fields) => fields
-                .values_mut()
-                .fold(false, |changed, value| rewrite(value) || changed),
-            _ => false,
+            Value::Array(values) => values.iter_mut().for_each(|value| rewrite(value, changed)),
+            Value::Object(fields) => fields.values_mut().for_each(|value| rewrite(value, changed)),
+            _ => {}
         }
     }
-    let mut whole = given.clone();
-    rewrite(&mut whole).then_some(whole)
+    let (mut whole, mut changed) = (given.clone(), false);
+    rewrite(&mut whole, &mut changed);
+    changed.then_some(whole)
 }
 
 /// The path of the first field in `given` that is not in `understood`.

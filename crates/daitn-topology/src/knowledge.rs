@@ -27,7 +27,7 @@ pub(crate) struct Shape {
 
 type ShapeKey = (Vec<String>, String, Option<Vec<String>>);
 
-/// What a filter looks at, packed, so that scanning many entries touches little memory.
+/// What a filter looks at, packed apart from the descriptors, so that scanning many entries touches little memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) kind: EntityKind,
@@ -35,12 +35,6 @@ pub(crate) struct Facts {
     pub(crate) jurisdiction: u32,
     pub(crate) shape: Option<u32>,
     pub(crate) records: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    descriptor: Arc<Descriptor>,
-    facts: Facts,
 }
 
 /// Texts that many entries share, numbered, each with its entries.
@@ -85,7 +79,9 @@ impl Names {
 /// All descriptors in force.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Knowledge {
-    entries: Vec<Option<Entry>>,
+    descriptors: Vec<Option<Arc<Descriptor>>>,
+    /// By the same numbers; those of withdrawn entries are named by no index.
+    facts: Vec<Option<Facts>>,
     free: Vec<u32>,
     by_id: BTreeMap<EntityId, u32>,
     kinds: [Postings; EntityKind::ALL.len()],
@@ -142,17 +138,19 @@ impl Knowledge {
     }
 
     pub(crate) fn descriptor(&self, number: u32) -> &Arc<Descriptor> {
-        &self.entry(number).descriptor
+        self.descriptors[number as usize]
+            .as_ref()
+            .expect("indexes name only entries that are in force")
     }
 
     pub(crate) fn facts(&self, number: u32) -> Facts {
-        self.entry(number).facts
+        self.facts[number as usize].expect("indexes name only entries that are in force")
     }
 
-    fn entry(&self, number: u32) -> &Entry {
-        self.entries[number as usize]
-            .as_ref()
-            .expect("indexes name only entries that are in force")
+    /// The numbers of all entries, ascending.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        let known = self.facts.iter().enumerate();
+        known.filter_map(|(number, facts)| facts.map(|_| numbers::index(number)))
     }
 
     pub(crate) fn kind(&self, kind: EntityKind) -> &Postings {
@@ -170,8 +168,9 @@ impl Knowledge {
     pub(crate) fn insert(&mut self, descriptor: Descriptor) {
         self.remove(&descriptor.entity);
         let number = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            numbers::index(self.entries.len() - 1)
+            self.descriptors.push(None);
+            self.facts.push(None);
+            numbers::index(self.descriptors.len() - 1)
         });
         let (shape, records) = match &descriptor.body {
             Body::Dataset(body) => (
@@ -199,27 +198,27 @@ impl Knowledge {
             records,
         };
         self.by_id.insert(descriptor.entity.clone(), number);
-        self.entries[number as usize] = Some(Entry {
-            descriptor: Arc::new(descriptor),
-            facts,
-        });
+        self.descriptors[number as usize] = Some(Arc::new(descriptor));
+        self.facts[number as usize] = Some(facts);
     }
 
     pub(crate) fn remove(&mut self, id: &EntityId) -> bool {
         let Some(number) = self.by_id.remove(id) else {
             return false;
         };
-        let entry = self.entries[number as usize]
+        let facts = self.facts(number);
+        self.facts[number as usize] = None;
+        let descriptor = self.descriptors[number as usize]
             .take()
             .expect("indexes name only entries that are in force");
-        self.kinds[entry.facts.kind as usize].remove(number);
-        self.organisations.remove(entry.facts.organisation, number);
-        self.jurisdictions.remove(entry.facts.jurisdiction, number);
-        for word in skill_words(&entry.descriptor.body) {
+        self.kinds[facts.kind as usize].remove(number);
+        self.organisations.remove(facts.organisation, number);
+        self.jurisdictions.remove(facts.jurisdiction, number);
+        for word in skill_words(&descriptor.body) {
             let skill = self.skills.number(word).expect("added with the entry");
             self.skills.remove(skill, number);
         }
-        if let Some(shape) = entry.facts.shape {
+        if let Some(shape) = facts.shape {
             self.shapes[shape as usize].entries.remove(number);
         }
         self.free.push(number);

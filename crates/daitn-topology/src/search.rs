@@ -175,6 +175,6 @@ fn candidates(knowledge: &Knowledge, search: &Search, shapes: Option<&[u32]>) ->
     Some(match smallest {
         // An entry has one organisation, one jurisdiction and one shape: the lists of a group have nothing in common.
         Some(lists) => lists.concat(),
-        None => knowledge.iter().map(|(_, number)| number).collect(),
+        None => knowledge.numbers().collect(),
     })
 }

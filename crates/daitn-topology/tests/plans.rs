@@ -358,7 +358,7 @@ fn the_facility_that_an_owner_names_trains_for_it() {
     let body = |allowed: &[&str]| {
         let allowed = allowed.iter().map(|a| entity(a)).collect();
         dataset_with(2_000, None, |b| {
-            (b.compute_rate, b.compute_allowed) = (0, allowed)
+            (b.compute_rate, b.compute_allowed) = (0, allowed);
         })
     };
     net.entity("compute:iron/small", facility(1_000));
@@ -471,10 +471,8 @@ fn every_binding_bound_is_told_at_once() {
 #[test]
 fn a_limit_is_raised_to_exactly_what_is_needed() {
     let net = sites(4, 2_000, false);
-    let change: [(
-        ConstraintName,
-        fn(&mut daitn_messages::request::Sla) -> &mut Option<u64>,
-    ); 2] = [
+    type Bound = fn(&mut daitn_messages::request::Sla) -> &mut Option<u64>;
+    let change: [(ConstraintName, Bound); 2] = [
         (ConstraintName::Deadline, |sla| &mut sla.deadline_ms),
         (ConstraintName::Bytes, |sla| &mut sla.bytes_max),
     ];

@@ -206,7 +206,7 @@ fn hosts_are_spread_and_have_room() {
         let all = chosen(&net, 9, &[], seed);
         assert_eq!(all.len(), 4, "neither the small nor the lost one");
         assert_eq!(all[..2], two[..], "more replicas keep the first");
-        assert_eq!(chosen(&net, 2, &[&two[0]], seed).contains(&two[0]), false);
+        assert!(!chosen(&net, 2, &[&two[0]], seed).contains(&two[0]));
         assert_eq!(chosen(&net, 2, &[], seed), two, "the same seed, the same hosts");
     }
     let firsts: std::collections::BTreeSet<String> = (0..20)

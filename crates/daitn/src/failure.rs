@@ -133,7 +133,13 @@ impl miette::Diagnostic for Report {
 impl From<&Failure> for Report {
     fn from(failure: &Failure) -> Self {
         let rejection = &failure.rejection;
-        let mut help = rejection.hint_or_page().to_owned();
+        // The page of a code that only says "wrong usage" would not help who has just read what is wrong.
+        let general = failure.exit == Exit::Usage && rejection.hint.is_empty();
+        let mut help = if general {
+            String::new()
+        } else {
+            rejection.hint_or_page().to_owned()
+        };
         if !rejection.policies.is_empty() {
             help.push_str(&format!(
                 "\nDetermining policies: {}.",
@@ -144,11 +150,13 @@ impl From<&Failure> for Report {
             help.push_str(&format!("\nWhy: daitn explain {decision}"));
         }
         let code = rejection.code;
-        help.push_str(&format!("\nMore: daitn help {}", code.as_str()));
+        if !general {
+            help.push_str(&format!("\nMore: daitn help {}", code.as_str()));
+        }
         Self {
             message: rejection.message.clone(),
             code: format!("{} {}", code.as_str(), code.title()),
-            help,
+            help: help.trim().to_owned(),
         }
     }
 }

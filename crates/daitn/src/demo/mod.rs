@@ -88,7 +88,13 @@ pub(crate) async fn run(arguments: &Arguments, output: Output) -> Ending {
         () = &mut stopped => Err(Failure::new(daitn_messages::rejection::Code::Stopped, "the demo was interrupted")),
     };
     let ending = match ending {
-        Ok(summary) if arguments.keep => keep(&network, &summary, output, stopped).await,
+        Ok(summary) if arguments.keep => {
+            let summary = Summary {
+                kept: true,
+                ..summary
+            };
+            keep(&network, &summary, output, stopped).await
+        }
         Ok(summary) => output.show(&summary),
         Err(failure) => Err(failure),
     };
@@ -187,6 +193,7 @@ async fn tell(network: &mut Network, narrator: &mut Narrator, output: Output) ->
         agent_said,
         total_ms: narrator.elapsed_ms(),
         steps_ms: narrator.end(),
+        kept: false,
         look_further: vec![
             format!("daitn --context {CONTEXT} job get {}", trained.id),
             format!("daitn --context {CONTEXT} explain {}", plan.decision),

@@ -37,6 +37,7 @@ pub(crate) struct Network {
     /// The gateway's address.
     pub(crate) url: String,
     admin: Client,
+    admin_key: ApiKey,
     /// The facilitator's client.
     pub(crate) client: Client,
     key: ApiKey,
@@ -77,7 +78,8 @@ impl Network {
         let key_file = ready["key_file"]
             .as_str()
             .ok_or_else(|| Failure::internal("the center told no key"))?;
-        let admin = client(&url, ApiKey::new(read_text(Path::new(key_file))?.trim()))?;
+        let admin_key = ApiKey::new(read_text(Path::new(key_file))?.trim());
+        let admin = client(&url, admin_key.clone())?;
         let key = NewKey {
             organisation: super::parsed(FACILITATOR)?,
             scopes: vec![Scope::Read, Scope::Train, Scope::Deploy, Scope::Query],
@@ -94,6 +96,7 @@ impl Network {
             agent,
             url,
             admin,
+            admin_key,
             client,
             key,
         })
@@ -174,11 +177,11 @@ impl Network {
         }
     }
 
-    /// A context with which other commands reach this network.
+    /// A context with which other commands reach this network, with every right.
     pub(crate) fn context(&self) -> Context {
         Context {
             url: self.url.clone(),
-            api_key: Some(self.key.clone()),
+            api_key: Some(self.admin_key.clone()),
             ca_file: None,
         }
     }

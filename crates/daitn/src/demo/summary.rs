@@ -46,6 +46,8 @@ pub(crate) struct Summary {
     pub(crate) steps_ms: Vec<(&'static str, u64)>,
     /// Time of the whole, milliseconds.
     pub(crate) total_ms: u64,
+    /// Whether the network stays up.
+    pub(crate) kept: bool,
     /// Commands to look further.
     pub(crate) look_further: Vec<String>,
 }
@@ -144,10 +146,15 @@ impl Shown for Summary {
                 ),
             ),
         ];
+        let look = if self.kept {
+            "Look further"
+        } else {
+            "Look further, after `daitn demo --keep`"
+        };
         let mut parts = vec![section(paint, "What came of it", &facts(paint, &pairs))];
         parts.push(section(paint, "Predicted and actual", &self.predicted(paint)));
         parts.push(section(paint, "Time", &self.times(paint)));
-        parts.push(section(paint, "Look further", &self.look_further.join("\n")));
+        parts.push(section(paint, look, &self.look_further.join("\n")));
         parts.join("\n\n")
     }
     fn names(&self) -> Vec<String> {

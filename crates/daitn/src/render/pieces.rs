@@ -80,6 +80,26 @@ pub(crate) fn section(paint: Paint, title: &str, body: &str) -> String {
     format!("{}\n{}", paint.bold(title), body.join("\n"))
 }
 
+/// Prose in lines of at most this many characters; words are kept whole.
+pub(crate) fn wrapped(text: &str, n_characters_max: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            let n = line.chars().count() + word.chars().count() + 1;
+            if !line.is_empty() && n > n_characters_max {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
 /// A bar for a share from 0 to 1.
 #[expect(
     clippy::cast_possible_truncation,
@@ -134,6 +154,13 @@ mod tests {
         table.row(["a", "online"]);
         table.row(["longer", "off"]);
         assert_eq!(table.text(), "NAME    STATE\na       online\nlonger  off");
+    }
+
+    #[test]
+    fn prose_keeps_its_words() {
+        assert_eq!(wrapped("one two three\nfour", 7), "one two\nthree\nfour");
+        assert_eq!(wrapped("", 7), "");
+        assert_eq!(wrapped("unbreakable a", 4), "unbreakable\na");
     }
 
     #[test]

@@ -118,12 +118,8 @@ async fn start(directory: &Path, config: &Config) -> Result<Parts, Failure> {
             "" => relay.url(),
             url => url.to_owned(),
         });
-    let control = endpoint(
-        &center_key,
-        again(config.center.listen, bound.control),
-        relay_url.as_deref(),
-    )
-    .await?;
+    let listen = again(config.center.listen, bound.control);
+    let control = endpoint(&center_key, listen, relay_url.as_deref()).await?;
     // The sessions' endpoint listens where the control plane's does, at a port of its own.
     let beside = SocketAddr::new(config.center.listen.ip(), bound.sessions);
     let sessions = endpoint(&gateway_key, beside, relay_url.as_deref()).await?;
@@ -139,24 +135,44 @@ async fn start(directory: &Path, config: &Config) -> Result<Parts, Failure> {
         relay_url,
     )
     .await?;
+    let served = serve(directory, config, &mut bound, &center, (&control, &sessions)).await;
+    match served {
+        Ok((gateway, oam)) => Ok(Parts {
+            center,
+            gateway,
+            sessions,
+            relay,
+            oam,
+        }),
+        Err(failure) => {
+            // What runs already is ended in order, or its peers would wait for it.
+            sessions.shutdown(SHUTDOWN_GRACE).await;
+            center.shutdown().await;
+            Err(failure)
+        }
+    }
+}
+
+/// Opens the gateway and the metrics, once the center decides.
+async fn serve(
+    directory: &Path,
+    config: &Config,
+    bound: &mut Bound,
+    center: &CenterHandle,
+    (control, sessions): (&Endpoint, &Endpoint),
+) -> Result<(GatewayHandle, Option<OamServer>), Failure> {
     let (metrics, health) = (Metrics::default(), Health::default());
-    let gateway = gateway(config, &bound, &center, &sessions, &metrics).await?;
+    let gateway = gateway(config, bound, center, sessions, &metrics).await?;
     bound.api = gateway.local_addr().port();
     bound.save(directory)?;
-    oam::watch_fabric(&metrics, "center", control);
+    oam::watch_fabric(&metrics, "center", control.clone());
     oam::watch_fabric(&metrics, "gateway", sessions.clone());
     oam::watch_gateway(&metrics, gateway.stats());
     oam::watch_center(&metrics, center.clone());
     oam::check_disk(&health, directory).await;
     check_center(&health, center.clone(), config).await;
     let oam = oam::serve(&config.metrics, metrics, health).await?;
-    Ok(Parts {
-        center,
-        gateway,
-        sessions,
-        relay,
-        oam,
-    })
+    Ok((gateway, oam))
 }
 
 async fn endpoint(key: &NodeKey, listen: SocketAddr, relay: Option<&str>) -> Result<Endpoint, Failure> {

@@ -3,7 +3,7 @@
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, date_time, duration_ms, facts, section},
+    render::{PROSE_WIDTH, Table, date_time, duration_ms, facts, section, wrapped},
 };
 use daitn_messages::{job::DecisionRecord, policy::PolicyAnswer};
 use serde::Serialize;
@@ -30,7 +30,11 @@ impl Shown for Decision {
         let mut text = facts(paint, &pairs);
         if !record.reasons.is_empty() {
             text.push_str("\n\n");
-            text.push_str(&section(paint, "Because", &record.reasons.join("\n")));
+            text.push_str(&section(
+                paint,
+                "Because",
+                &wrapped(&record.reasons.join("\n"), PROSE_WIDTH),
+            ));
         }
         if !record.candidates.is_empty() {
             let mut table = Table::new(paint, &["", "CANDIDATE", "WHY", "POLICIES"], "");

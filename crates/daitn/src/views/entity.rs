@@ -3,7 +3,7 @@
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, bar, bytes, count, date_time, facts, percent, section, shortened},
+    render::{PROSE_WIDTH, Table, bar, bytes, count, date_time, facts, percent, section, shortened, wrapped},
 };
 use daitn_messages::{
     descriptor::{Body, DatasetBody, Descriptor},
@@ -131,7 +131,7 @@ impl Shown for Card {
         let d = &self.descriptor;
         let mut pairs = vec![("Entity", paint.name(&d.entity)), ("Title", d.title.clone())];
         if !d.description.is_empty() {
-            pairs.push(("About", d.description.clone()));
+            pairs.push(("About", wrapped(&d.description, PROSE_WIDTH)));
         }
         pairs.push(("What it is", described(d)));
         pairs.push(("Version", format!("{} of {}", d.version, date_time(d.issued_at))));

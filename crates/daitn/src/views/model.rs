@@ -10,7 +10,7 @@ use daitn_messages::{
     descriptor::ModelBody,
     ids::{DeploymentId, EntityId},
     job::{DeploymentPhase, DeploymentView},
-    learning::Architecture,
+    learning::{Architecture, Evaluation, Metric},
     operation::ModelView,
 };
 use serde::Serialize;
@@ -71,14 +71,16 @@ fn n_ready(deployment: &DeploymentView) -> usize {
     deployment.hosts.iter().filter(|(_, _, ready)| *ready).count()
 }
 
+/// What the units found, of the metric that each tells first: `accuracy 0.9389, 0.9444`.
 fn found(body: &ModelBody) -> String {
-    let values: Vec<String> = body
-        .evaluations
-        .iter()
-        .filter_map(|e| e.metrics.first())
-        .map(|(metric, value)| format!("{} {value:.4}", metric.as_str()))
-        .collect();
-    values.join(", ")
+    let first = |evaluation: &Evaluation| evaluation.metrics.first().copied();
+    let values: Vec<(Metric, f64)> = body.evaluations.iter().filter_map(first).collect();
+    let Some((metric, _)) = values.first() else {
+        return String::new();
+    };
+    let of_metric = values.iter().filter(|(m, _)| m == metric);
+    let numbers: Vec<String> = of_metric.map(|(_, value)| format!("{value:.4}")).collect();
+    format!("{} {}", metric.as_str(), numbers.join(", "))
 }
 
 fn phase(paint: Paint, phase: DeploymentPhase) -> String {

@@ -3,7 +3,7 @@
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, bytes, count, date_time, duration_ms, facts, percent, section},
+    render::{PROSE_WIDTH, Table, bytes, count, date_time, duration_ms, facts, percent, section, wrapped},
 };
 use daitn_messages::{
     plan::{Constraint, Exclusion, Plan, Prediction, Verdict},
@@ -192,7 +192,7 @@ fn micros(n: u64) -> String {
 }
 
 fn why(paint: Paint, plan: &Plan, wide: bool) -> String {
-    let mut text = plan.why.clone();
+    let mut text = wrapped(&plan.why, PROSE_WIDTH);
     if !plan.alternatives.is_empty() {
         let mut table = Table::new(paint, &["", "WAY", "TIME", "MOVED", "QUALITY", "WHY NOT"], "");
         for a in &plan.alternatives {

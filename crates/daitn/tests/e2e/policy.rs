@@ -78,7 +78,7 @@ fn the_node_refuses_what_the_plan_allowed() {
         .ok();
     lab.run_node("owner");
     let lab = lab.with_sites(2);
-    let file = lab.write("request.json", &lab.request(3).to_string());
+    let file = lab.write("request.json", &lab.request(10).to_string());
     let verdict = lab.json(&["job", "plan", file.to_str().unwrap()]).data();
     assert_eq!(verdict["plan"]["sites"].as_array().unwrap().len(), 3);
     lab.write("owner.cedar", &policy("forbid"));

@@ -11,7 +11,14 @@ use daitn_messages::{
     ids::{NodeId, OrderId},
     signed::Signed,
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// Messages that wait for one node. One that is so far behind is cut off; orders are sent again when it is back.
@@ -33,6 +40,8 @@ pub(crate) struct Links {
 struct Link {
     queue: mpsc::Sender<CenterMessage>,
     connection: Connection,
+    /// Whether the connection is to be closed once the queue is empty.
+    cut_off: Arc<AtomicBool>,
 }
 
 impl Links {
@@ -45,9 +54,22 @@ impl Links {
     ) {
         let (queue, messages) = mpsc::channel(LINK_QUEUE_MAX);
         let node = connection.remote();
-        tokio::spawn(tell(connection.clone(), messages, center.clone()));
+        let cut_off = Arc::new(AtomicBool::new(false));
+        let telling = tell(connection.clone(), messages, center.clone());
+        let (told, cut) = (connection.clone(), cut_off.clone());
+        tokio::spawn(async move {
+            telling.await;
+            if cut.load(Ordering::Relaxed) {
+                told.close(Refusal::Denied);
+            }
+        });
         tokio::spawn(watch_over(id, connection.clone(), center));
-        self.by_node.insert(node, Link { queue, connection });
+        let link = Link {
+            queue,
+            connection,
+            cut_off,
+        };
+        self.by_node.insert(node, link);
     }
 
     /// Puts a message into a node's queue, if it is connected.
@@ -66,11 +88,7 @@ impl Links {
     pub(crate) fn close(&mut self, node: NodeId) {
         // Its task ends with the queue, and closes.
         if let Some(link) = self.by_node.remove(&node) {
-            let Link { queue, connection } = link;
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(ACKNOWLEDGE_WITHIN, queue.closed()).await;
-                connection.close(Refusal::Denied);
-            });
+            link.cut_off.store(true, Ordering::Relaxed);
         }
     }
 

@@ -268,19 +268,23 @@ impl Loop {
             .counters
             .effects
             .fetch_add(pending.effects.len() as u64, Ordering::Relaxed);
-        let mut publish = false;
-        for effect in pending.effects {
-            publish |= matches!(effect, Effect::PublishSnapshot);
-            self.release(effect);
-        }
-        self.parts
-            .counters
-            .nodes_online
-            .store(self.parts.core.n_nodes_online() as u64, Ordering::Relaxed);
-        if publish {
+        // Before the answers: who was told of a key, or of a model, finds it in the snapshot.
+        if pending
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::PublishSnapshot))
+        {
             let snapshot = self.parts.core.snapshot(self.parts.clock.now());
             self.parts.snapshot.send_replace(Arc::new(snapshot));
         }
+        for effect in pending.effects {
+            self.release(effect);
+        }
+        let n_online = self.parts.core.n_nodes_online() as u64;
+        self.parts
+            .counters
+            .nodes_online
+            .store(n_online, Ordering::Relaxed);
         Ok(())
     }
 

@@ -1,13 +1,15 @@
 //! DRRT, the training view: from a request to *Feasible(plan)* or *Infeasible(binding constraints, nearest request)*.
 //!
 //! The steps, each in its own file:
-//! 1. `situation` — which datasets have the columns and qualify, where they are trained, who could combine, judge, serve;
+//! 1. `situation`, with `matching` — which datasets have the columns and qualify, where they are trained, who could combine, judge, serve;
 //! 2. `costing` — time, bytes and price of a set of sites, for each kind of plan;
 //! 3. `select` — which sites, within the bounds;
 //! 4. `consent` — what their owners' policies say, for exactly this cohort and these recipients; who is refused leaves
 //!    the pool and the choice is made again, until nobody is;
 //! 5. `ways` — each kind and strategy so considered, scored by expected quality, time and data, and the best taken;
 //! 6. `infeasible` — or else every bound that stands against it, and the nearest request that would do.
+
+mod matching;
 
 mod situation;
 

@@ -137,7 +137,8 @@ pub(crate) fn own_resolver() -> DnsResolver {
 
 pub(crate) fn net_report() -> NetReportConfig {
     let mut config = NetReportConfig::default();
-    // It would ask each relay over plain HTTP for a page that a network might answer in its place. We warn elsewhere.
+    // It would ask each relay for a page over plain HTTP, to tell whether the network answers in its place: one more
+    // request in the clear that nothing here reads the answer of.
     config.captive_portal_check = false;
     config
 }

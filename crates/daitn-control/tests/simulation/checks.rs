@@ -6,7 +6,7 @@ use daitn_control::{
     core::{Core, Event, RequestId},
 };
 use daitn_messages::{
-    ids::{ArtifactId, EntityId, JobId, NodeId, OrderId, PlanId, TokenId},
+    ids::{ArtifactId, DeploymentId, EntityId, JobId, NodeId, OrderId, PlanId, TokenId},
     job::{DeploymentPhase, DeploymentView, JobEvent, JobPhase, JobView},
     leaf::LeafKind,
     operation::{Answer, Operation, Principal},
@@ -38,6 +38,10 @@ pub(crate) struct Truth {
     /// Units that found the target reached, by weights.
     pub(crate) reached: BTreeMap<ArtifactId, BTreeSet<NodeId>>,
     pub(crate) ended: BTreeMap<JobId, JobPhase>,
+    /// Every host that a deployment ever had, and how many it asked for.
+    pub(crate) hosts: BTreeMap<DeploymentId, BTreeSet<EntityId>>,
+    pub(crate) replicas: BTreeMap<DeploymentId, u32>,
+    pub(crate) clocks_refused: u64,
 }
 
 impl Truth {
@@ -202,6 +206,15 @@ impl World {
             return;
         }
         for deployment in self.deployments() {
+            self.truth
+                .replicas
+                .insert(deployment.id.clone(), deployment.replicas);
+            let hosts = deployment.hosts.iter().map(|(entity, ..)| entity.clone());
+            self.truth
+                .hosts
+                .entry(deployment.id.clone())
+                .or_default()
+                .extend(hosts);
             let n_ready = deployment.hosts.iter().filter(|(_, _, ready)| *ready).count();
             assert!(
                 deployment.hosts.len() <= deployment.replicas as usize,
@@ -425,5 +438,38 @@ impl World {
         for deployment in self.deployments() {
             assert_eq!(deployment.phase, DeploymentPhase::Ready, "{deployment:?}");
         }
+    }
+
+    /// What this run met, for the check that the faults do happen.
+    pub(crate) fn what_was_met(&mut self) -> Vec<&'static str> {
+        let mut met = Vec::new();
+        for view in self.views() {
+            met.push(match view.phase {
+                JobPhase::Succeeded => "job succeeded",
+                JobPhase::NotVerified => "job not verified",
+                JobPhase::Stopped => "job stopped",
+                _ => "job failed",
+            });
+            if view.epoch > 1 {
+                met.push("conductor replaced");
+            }
+            if !view.left_out.is_empty() {
+                met.push("site left out");
+            }
+        }
+        if self.n_center_deaths > 0 {
+            met.push("center died");
+        }
+        if self.truth.clocks_refused > 0 {
+            met.push("clock refused");
+        }
+        let hosts = self.truth.hosts.values();
+        if hosts
+            .zip(self.truth.replicas.values())
+            .any(|(hosts, replicas)| hosts.len() > *replicas as usize)
+        {
+            met.push("host replaced");
+        }
+        met
     }
 }

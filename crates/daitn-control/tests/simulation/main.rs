@@ -26,12 +26,16 @@
 mod center;
 mod chance;
 mod checks;
+mod clients;
+mod connections;
 mod disk;
 mod node;
+mod scenario;
 mod work;
 mod world;
 
-use world::{Faults, Scenario, World};
+use scenario::{Faults, Scenario};
+use world::World;
 
 /// Seeds that every run of the tests looks at. `SIMULATION_SEEDS=20000` looks at more, `SIMULATION_SEED=7` at one.
 const SEEDS: u64 = 2_000;
@@ -126,4 +130,35 @@ fn ten_thousand_nodes_train_one_job() {
     world.run();
     world.verdict();
     world.assert_all_succeeded();
+}
+
+/// A simulation that never meets a fault shows nothing: these seeds must see every kind of end, deaths of the center,
+/// and conductors that were replaced.
+#[test]
+fn the_seeds_meet_every_kind_of_end_and_fault() {
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 0..300 {
+        let mut world = World::new(seed, Scenario::from_seed(seed));
+        world.run();
+        world.verdict();
+        for what in world.what_was_met() {
+            *seen.entry(what).or_insert(0) += 1;
+        }
+    }
+    for (what, at_least) in [
+        ("job succeeded", 50),
+        ("job failed", 5),
+        ("job not verified", 5),
+        ("job stopped", 1),
+        ("center died", 50),
+        ("conductor replaced", 10),
+        ("site left out", 10),
+        ("host replaced", 1),
+        ("clock refused", 1),
+    ] {
+        assert!(
+            seen.get(what).copied().unwrap_or(0) >= at_least,
+            "{what} is too rare: {seen:?}"
+        );
+    }
 }

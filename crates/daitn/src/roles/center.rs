@@ -18,7 +18,7 @@ use daitn_control::{Center, CenterConfig, CenterHandle, Timing};
 use daitn_fabric::{Endpoint, EndpointOptions, Relay, RelayOptions};
 use daitn_gateway::{Control, Gateway, GatewayHandle, JobFeed};
 use daitn_messages::{
-    ids::{ApiKeyId, JobId},
+    ids::JobId,
     operation::{Answer, Operation, Principal, Scope},
     rejection::Rejection,
     session::Peer,
@@ -170,7 +170,7 @@ async fn serve(
     oam::watch_gateway(&metrics, gateway.stats());
     oam::watch_center(&metrics, center.clone());
     oam::check_disk(&health, directory).await;
-    check_center(&health, center.clone(), config).await;
+    check_center(&health, center.clone()).await;
     let oam = oam::serve(&config.metrics, metrics, health).await?;
     Ok((gateway, oam))
 }
@@ -267,23 +267,28 @@ impl Control for InProcess {
     }
 }
 
-/// A check that sends a question through the center's loop.
-async fn check_center(health: &Health, center: CenterHandle, config: &Config) {
-    // A name for the record: authority inside this process is the handle itself.
-    let asker = Principal {
-        key: ApiKeyId::new(0, [0; 10]),
-        organisation: config.center.organisation.clone(),
-        scopes: vec![Scope::Read],
-    };
+/// A check that sends a question through the center's loop, with the authority of a key that is in force.
+async fn check_center(health: &Health, center: CenterHandle) {
     health
         .add("control center", move || {
-            let (center, asker) = (center.clone(), asker.clone());
+            let center = center.clone();
             async move {
-                center
-                    .call(asker, Operation::Status)
-                    .await
-                    .map(drop)
-                    .map_err(|r| r.to_string())
+                if let Some(fault) = center.failed() {
+                    return Err(fault.to_string());
+                }
+                let keys = center.snapshot().borrow().keys.clone();
+                let asker = keys
+                    .into_iter()
+                    .map(|key| key.principal)
+                    .find(|p| p.scopes.contains(&Scope::Read));
+                match asker {
+                    Some(asker) => center
+                        .call(asker, Operation::Status)
+                        .await
+                        .map(drop)
+                        .map_err(|r| r.to_string()),
+                    None => Err("no API key may read: make one that may".to_owned()),
+                }
             }
         })
         .await;

@@ -40,6 +40,18 @@ fn check(ended: &Value, undisturbed: f64) {
         (0..u64::from(ROUNDS)).collect::<Vec<_>>(),
         "every cycle once"
     );
+    for cycle in ended["cycles"].as_array().unwrap() {
+        let (n_sites, n_examples) = (&cycle["n_sites"], &cycle["n_examples"]);
+        let planned = ended["plan"]["sites"].as_array().unwrap().len() as u64;
+        // Sites have equal shares of 1,400 images: who were counted twice would show.
+        let share = 1400 / planned;
+        assert_eq!(
+            n_examples.as_u64().unwrap(),
+            n_sites.as_u64().unwrap() * share,
+            "{cycle}"
+        );
+        assert!(n_sites.as_u64().unwrap() <= planned);
+    }
     let found = accuracy(ended);
     assert!(
         (found - undisturbed).abs() <= 0.02,
@@ -117,4 +129,23 @@ fn the_control_center_is_killed_and_comes_back() {
         lab.start_center();
     });
     check(&ended, expected);
+}
+
+/// The center dies at every stage of a job, one after the other: what it has acknowledged is there again.
+#[test]
+fn the_control_center_is_killed_at_every_stage() {
+    let mut lab = Lab::start().with_sites(2);
+    let expected = undisturbed(&lab);
+    for stage in ["accepted", "training", "verifying", "deploying"] {
+        let job = lab.apply(&lab.request(ROUNDS));
+        if stage != "accepted" {
+            let mut events = lab.stream(&["job", "watch", &job]);
+            events.until(stage, |event| {
+                event["phase"] == stage || event["job"]["phase"] == stage || event["phase"] == "succeeded"
+            });
+        }
+        lab.kill_center();
+        lab.start_center();
+        check(&lab.ended(&job), expected);
+    }
 }

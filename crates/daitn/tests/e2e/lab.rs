@@ -70,8 +70,9 @@ impl Ran {
 /// A process that goes on until it is told to stop.
 pub(crate) struct Running {
     child: Child,
-    lines: BufReader<ChildStdout>,
-    pub(crate) ready: Value,
+    /// Kept open, so that the child can always write.
+    _lines: BufReader<ChildStdout>,
+    ready: Value,
 }
 
 impl Running {
@@ -92,7 +93,7 @@ impl Running {
         assert_eq!(envelope["status"], "ok", "{envelope}");
         Self {
             child,
-            lines,
+            _lines: lines,
             ready: envelope["data"].clone(),
         }
     }
@@ -105,11 +106,6 @@ impl Running {
     pub(crate) fn stop(mut self) -> i32 {
         drop(self.child.stdin.take());
         self.child.wait().unwrap().code().unwrap()
-    }
-    /// Its next line, as JSON; none at its end.
-    pub(crate) fn next_line(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        (self.lines.read_line(&mut line).unwrap() > 0).then(|| serde_json::from_str(&line).unwrap())
     }
 }
 
@@ -170,6 +166,21 @@ impl Lab {
     /// Kills the control center.
     pub(crate) fn kill_center(&mut self) {
         self.center.take().unwrap().kill();
+    }
+
+    /// Stops the control center; its exit code.
+    pub(crate) fn stop_center(&mut self) -> i32 {
+        self.center.take().unwrap().stop()
+    }
+
+    /// What the control center told when it was ready.
+    pub(crate) fn center_ready(&self) -> &Value {
+        &self.center.as_ref().unwrap().ready
+    }
+
+    /// What a node told when it was ready.
+    pub(crate) fn node_ready(&self, name: &str) -> &Value {
+        &self.nodes[name].ready
     }
 
     /// A file or directory of the lab.

@@ -9,6 +9,7 @@
 mod contract;
 mod demo;
 mod faults;
+mod jobs;
 mod joining;
 mod lab;
 mod policy;

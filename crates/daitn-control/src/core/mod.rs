@@ -50,6 +50,9 @@ mod restore;
 pub use restore::{Records, RestoreError};
 pub(crate) use restore::{archived_job, plan_of};
 
+#[cfg(test)]
+mod tests;
+
 use crate::{entropy::Entropy, limits::HOUSEKEEPING_MS, limits::Timing};
 use daitn_messages::{
     control::NodeMessage,

@@ -5,15 +5,29 @@ use daitn_messages::leaf::{Leaf, LeafKind};
 use daitn_store::{Batch, Change, Family, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
+type Tables = BTreeMap<Family, BTreeMap<String, Vec<u8>>>;
+
+/// A disk that lies writes for true only once in so many commits.
+const LIE: u64 = 16;
+
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
-    records: BTreeMap<Family, BTreeMap<String, Vec<u8>>>,
+    /// A disk that says "written" before it is: the last commits are gone after a death. For the control that
+    /// shows that the simulation would notice.
+    pub(crate) lies: bool,
+    before: Option<(Tables, usize)>,
+    n_commits: u64,
+    records: Tables,
     pub(crate) leaves: Vec<Leaf>,
 }
 
 impl Disk {
     /// Writes a batch; returns what is wrong with it.
     pub(crate) fn commit(&mut self, batch: &Batch) -> Vec<String> {
+        self.n_commits += 1;
+        if self.lies && self.n_commits.is_multiple_of(LIE) {
+            self.before = Some((self.records.clone(), self.leaves.len()));
+        }
         let mut wrong = Vec::new();
         let subjects: BTreeSet<(String, &str)> = batch
             .leaves()
@@ -68,6 +82,14 @@ impl Disk {
         }
         self.leaves.extend(batch.leaves().iter().cloned());
         wrong
+    }
+
+    /// The power is cut.
+    pub(crate) fn cut(&mut self) {
+        if let Some((records, n_leaves)) = self.before.take() {
+            self.records = records;
+            self.leaves.truncate(n_leaves);
+        }
     }
 
     pub(crate) fn records(&self) -> Records {

@@ -162,3 +162,21 @@ fn the_seeds_meet_every_kind_of_end_and_fault() {
         );
     }
 }
+
+/// The control: with a disk that acknowledges before it has written, acknowledged things are lost and seeds must fail.
+#[test]
+fn a_disk_that_lies_is_noticed() {
+    let fails = |seed: u64| {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed, Scenario::from_seed(seed));
+            world.center.disk.lies = true;
+            world.run();
+            world.verdict();
+        });
+        run.is_err()
+    };
+    assert!(
+        (0..60).any(fails),
+        "the simulation does not notice a disk that forgets"
+    );
+}

@@ -364,6 +364,7 @@ impl World {
 
     fn center_died(&mut self) {
         self.n_center_deaths += 1;
+        self.center.disk.cut();
         self.center.timers.clear();
         self.center.connections.clear();
         self.pending.clear();

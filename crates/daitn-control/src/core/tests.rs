@@ -1,0 +1,263 @@
+//! A fault in one process ends that process and nothing else.
+
+use crate::{
+    Entropy, Timing,
+    core::{ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId},
+};
+use daitn_messages::{
+    control::{Enrolment, Hello, JoinToken, NodeMessage},
+    descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
+    ids::{ArtifactId, EntityId, EntityKind, JobId},
+    job::{JobPhase, JobView},
+    learning::{Architecture, LocalTraining, Metric, Task},
+    operation::{Answer, NewToken, Operation, Principal},
+    plan::Verdict,
+    rejection::{Code, Rejection},
+    request::{DataFilter, PlanKind, Sla, TrainingParameters, TrainingRequest, Verification},
+    session::Peer,
+    signed::{NodeKey, Signed},
+    units::UnixMillis,
+};
+
+const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+struct Fixture {
+    core: Core,
+    entropy: Entropy,
+    admin: Principal,
+    next: u64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let key = NodeKey::from_bytes(&[42; 32]);
+        let config = CoreConfig {
+            domain: "test".to_owned(),
+            operator: "operator".parse().unwrap(),
+            peer: Peer {
+                node: key.id(),
+                addresses: Vec::new(),
+                relay: None,
+            },
+            key,
+            relay: None,
+            gateways: Vec::new(),
+            timing: Timing::default(),
+        };
+        let mut core = Core::restore(config, &Records::default(), NOW).unwrap();
+        let mut entropy = Entropy::new([1; 32]);
+        core.bootstrap(RequestId(0), "operator".parse().unwrap(), NOW, &mut entropy);
+        let admin = core.snapshot(NOW).keys[0].principal.clone();
+        let mut fixture = Self {
+            core,
+            entropy,
+            admin,
+            next: 0,
+        };
+        let entities = [
+            "dataset:a/d",
+            "dataset:b/d",
+            "aggregator:a/agg",
+            "verifier:a/v",
+            "model-host:a/h",
+        ];
+        for (number, entity) in (1..).zip(entities) {
+            fixture.join(number, &entity.parse().unwrap());
+        }
+        fixture
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<Effect> {
+        self.core.handle(event, NOW, &mut self.entropy).effects
+    }
+
+    fn call(&mut self, operation: Operation) -> Result<Answer, Rejection> {
+        self.next += 1;
+        let request = RequestId(self.next);
+        let event = Event::Operation {
+            request,
+            principal: self.admin.clone(),
+            operation: Box::new(operation),
+        };
+        let reply = |effect| match effect {
+            Effect::Reply { result, .. } => Some(result),
+            _ => None,
+        };
+        self.handle(event).into_iter().find_map(reply).unwrap()
+    }
+
+    fn join(&mut self, number: u8, entity: &EntityId) {
+        let new = NewToken {
+            organisation: entity.organisation.clone(),
+            terminals: Vec::new(),
+            uses: 1,
+            valid_ms: 1_000,
+        };
+        let Ok(Answer::Token(token)) = self.call(Operation::CreateToken(new)) else {
+            panic!()
+        };
+        let token = JoinToken::from_text(&token.text).unwrap();
+        let key = NodeKey::from_bytes(&[number; 32]);
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            build: "test".to_owned(),
+            now: NOW,
+            addresses: Vec::new(),
+            enrolment: Some(Enrolment {
+                token: token.token,
+                secret: token.secret,
+                name: "node".to_owned(),
+            }),
+        };
+        let (request, connection) = (RequestId(900), ConnectionId(u64::from(number)));
+        self.handle(Event::Hello {
+            request,
+            node: key.id(),
+            connection,
+            hello: Box::new(hello),
+        });
+        let message = NodeMessage::Attach(Signed::seal(&descriptor(entity, &key), &key));
+        let effects = self.handle(Event::Message {
+            request,
+            node: key.id(),
+            message,
+        });
+        assert!(
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::ReplyNode { reply: Ok(_), .. }))
+        );
+    }
+
+    fn train(&mut self, model: &str) -> JobView {
+        let Ok(Answer::Verdict(verdict)) = self.call(Operation::Plan(Box::new(request(model)))) else {
+            panic!()
+        };
+        let Verdict::Feasible { plan } = *verdict else {
+            panic!("{verdict:?}")
+        };
+        let apply = Operation::Apply {
+            plan: plan.id,
+            idempotency_key: None,
+        };
+        let Ok(Answer::Job(view)) = self.call(apply) else {
+            panic!()
+        };
+        *view
+    }
+
+    fn job(&mut self, id: &JobId) -> JobView {
+        let Ok(Answer::Job(view)) = self.call(Operation::GetJob(id.clone())) else {
+            panic!()
+        };
+        *view
+    }
+}
+
+fn task() -> Task {
+    Task::Classification {
+        classes: vec!["no".to_owned(), "yes".to_owned()],
+    }
+}
+
+fn descriptor(entity: &EntityId, key: &NodeKey) -> Descriptor {
+    let (features, target) = (vec!["x".to_owned()], "y".to_owned());
+    let body = match entity.kind {
+        EntityKind::Dataset => Body::Dataset(Box::new(DatasetBody {
+            features,
+            target,
+            task: task(),
+            records: 100,
+            label_distribution: None,
+            schema_fingerprint: ArtifactId([0; 32]),
+            license: String::new(),
+            creator: String::new(),
+            date_published: String::new(),
+            url: String::new(),
+            usage: String::new(),
+            policy: "permit (principal, action, resource);".to_owned(),
+            data_version: String::new(),
+            price_micros_per_thousand: 0,
+            compute_rate: 1_000_000,
+            compute_allowed: Vec::new(),
+        })),
+        EntityKind::Verifier => Body::Verifier(VerifierBody {
+            features,
+            target,
+            task: task(),
+            records: 100,
+        }),
+        EntityKind::Aggregator => Body::Aggregator(AggregatorBody {
+            storage_bytes: 1 << 40,
+            price_micros_per_gb: 0,
+        }),
+        _ => Body::ModelHost(ModelHostBody {
+            memory_bytes: 1 << 34,
+            compute_rate: 1,
+            price_micros_per_thousand: 0,
+        }),
+    };
+    Descriptor {
+        entity: entity.clone(),
+        version: 1,
+        node: key.id(),
+        title: String::new(),
+        description: String::new(),
+        jurisdiction: "DE".to_owned(),
+        issued_at: NOW,
+        body,
+    }
+}
+
+fn request(model: &str) -> TrainingRequest {
+    TrainingRequest {
+        model: model.parse().unwrap(),
+        organisation: "operator".parse().unwrap(),
+        jurisdiction: "DE".to_owned(),
+        purpose: "research".to_owned(),
+        architecture: Architecture::Linear,
+        features: vec!["x".to_owned()],
+        target: "y".to_owned(),
+        task: task(),
+        scale: 1.0,
+        offset: 0.0,
+        data: DataFilter::default(),
+        training: TrainingParameters {
+            strategy: None,
+            kind: Some(PlanKind::Rounds),
+            rounds: 2,
+            local: LocalTraining {
+                epochs: 1,
+                batch_size: 8,
+                learning_rate: 0.1,
+                seed: 1,
+            },
+            quorum: None,
+            round_deadline_ms: None,
+            norm_clip: None,
+        },
+        protections: Vec::new(),
+        sla: Sla::default(),
+        verification: Verification {
+            metric: Metric::Accuracy,
+            target: 0.5,
+            required: 1,
+            units: None,
+        },
+        deployment: None,
+    }
+}
+
+#[test]
+fn a_panic_in_one_job_ends_that_job_with_its_cause_and_no_other() {
+    let mut fixture = Fixture::new();
+    let good = fixture.train("fine");
+    let bad = fixture.train("panics");
+    assert_eq!(bad.phase, JobPhase::Failed);
+    assert_eq!(bad.cause.unwrap().code, Code::Internal);
+    assert!(bad.ended_at.is_some());
+    assert_eq!(fixture.job(&good.id).phase, JobPhase::Preparing);
+    let after = fixture.train("also-fine");
+    assert_eq!(after.phase, JobPhase::Preparing);
+}

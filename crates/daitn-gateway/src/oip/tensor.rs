@@ -8,7 +8,11 @@ use daitn_messages::{
     limits::QUERY_BYTES_MAX,
     rejection::{Code, Rejection},
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
+};
+use std::{fmt, marker::PhantomData};
 use utoipa::ToSchema;
 
 /// Most inputs or outputs that are named before a request is refused.
@@ -26,9 +30,10 @@ pub(super) struct InferRequest {
     #[serde(default)]
     parameters: Parameters,
     /// One, named `input`.
+    #[serde(deserialize_with = "few")]
     inputs: Vec<InferInput>,
     /// Which outputs; none: all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few")]
     outputs: Vec<InferOutput>,
 }
 
@@ -38,6 +43,7 @@ struct InferInput {
     /// `input`.
     name: String,
     /// Rows and features.
+    #[serde(deserialize_with = "few")]
     shape: Vec<u64>,
     /// `FP32`; in JSON also `FP64` and the integers, which are converted.
     datatype: String,
@@ -69,7 +75,35 @@ struct Parameters {
     /// All outputs as bytes, unless they say otherwise.
     binary_data_output: Option<bool>,
     /// Triton's classification extension, which is refused: `label` says it.
-    classification: Option<serde_json::Value>,
+    /// Only whether it is there matters: what it holds is not kept.
+    #[schema(value_type = Option<serde_json::Value>)]
+    classification: Option<IgnoredAny>,
+}
+
+/// Reads a list of at most [`TENSORS_MAX`] and stops at the first beyond: a list is refused before it takes memory.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {TENSORS_MAX}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut found = Vec::new();
+            while let Some(next) = list.next_element()? {
+                if found.len() == TENSORS_MAX {
+                    return Err(A::Error::custom(format_args!("more than {TENSORS_MAX} entries")));
+                }
+                found.push(next);
+            }
+            Ok(found)
+        }
+    }
+
+    deserializer.deserialize_seq(Few(PhantomData))
 }
 
 /// A checked query.
@@ -313,12 +347,6 @@ impl Datatype {
 fn outputs(request: &InferRequest, task: &Task) -> Result<Vec<(OutputName, bool)>, Rejection> {
     let known = OutputName::of(task);
     let binary = request.parameters.binary_data_output.unwrap_or(false);
-    if request.outputs.len() > TENSORS_MAX {
-        return Err(bad(format!(
-            "{} outputs are asked for, at most {TENSORS_MAX} are named",
-            request.outputs.len()
-        )));
-    }
     if request.outputs.is_empty() {
         return Ok(known.iter().map(|name| (*name, binary)).collect());
     }

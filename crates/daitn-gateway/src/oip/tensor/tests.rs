@@ -288,3 +288,28 @@ fn json_never_carries_a_number_that_is_not_finite() {
     );
     assert_eq!(result.map(|_| ()).unwrap_err().code, Code::Internal);
 }
+
+/// Lists are refused at the first entry too many, and what is ignored takes no memory: a body of 64 MiB would
+/// otherwise become gigabytes of tree.
+#[test]
+fn long_lists_are_refused_where_they_get_too_long() {
+    for (field, entry) in [
+        ("inputs", r#"{"name":"input","shape":[1,1],"datatype":"FP32"}"#),
+        ("outputs", r#"{"name":"label"}"#),
+    ] {
+        let list = vec![entry; TENSORS_MAX + 1].join(",");
+        let refused = serde_json::from_str::<InferRequest>(&format!(
+            r#"{{"inputs":[],"{field}2":0,"{field}":[{list}]}}"#
+        ));
+        // `inputs` stands twice for the first field: either way the request is refused.
+        assert!(refused.is_err(), "{field}");
+    }
+    let shape = vec!["1"; TENSORS_MAX + 1].join(",");
+    let input = format!(r#"{{"name":"input","datatype":"FP32","shape":[{shape}]}}"#);
+    let refused = serde_json::from_str::<InferInput>(&input)
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("more than 16 entries"), "{refused}");
+    let ignored: Parameters = serde_json::from_str(r#"{"classification":[{"":0},{"":0}]}"#).unwrap();
+    assert!(ignored.classification.is_some());
+}

@@ -27,7 +27,7 @@ fn disturbed(lab: &mut Lab, kill: impl FnOnce(&mut Lab, &Value)) -> Value {
     lab.ended(&job)
 }
 
-fn check(ended: &Value, undisturbed: f64) {
+fn check(ended: &Value, undisturbed: f64, n_lab_sites: u64) {
     assert_eq!(ended["phase"], "succeeded", "{ended}");
     let cycles: Vec<u64> = ended["cycles"]
         .as_array()
@@ -42,15 +42,14 @@ fn check(ended: &Value, undisturbed: f64) {
     );
     for cycle in ended["cycles"].as_array().unwrap() {
         let (n_sites, n_examples) = (&cycle["n_sites"], &cycle["n_examples"]);
-        let planned = ended["plan"]["sites"].as_array().unwrap().len() as u64;
-        // Sites have equal shares of 1,400 images: who were counted twice would show.
-        let share = 1400 / planned;
+        // Every site has an equal share of 1,400 images: whoever were counted twice would show.
+        let share = 1400 / n_lab_sites;
         assert_eq!(
             n_examples.as_u64().unwrap(),
             n_sites.as_u64().unwrap() * share,
             "{cycle}"
         );
-        assert!(n_sites.as_u64().unwrap() <= planned);
+        assert!(n_sites.as_u64().unwrap() <= n_lab_sites);
     }
     let found = accuracy(ended);
     assert!(
@@ -64,7 +63,7 @@ fn a_site_is_killed() {
     let mut lab = Lab::start().with_sites(4);
     let expected = undisturbed(&lab);
     let ended = disturbed(&mut lab, |lab, _| lab.kill_node("site-1"));
-    check(&ended, expected);
+    check(&ended, expected, 4);
     let last = ended["cycles"].as_array().unwrap().last().unwrap();
     assert_eq!(last["n_sites"], 3, "{last}");
     assert!(
@@ -84,7 +83,7 @@ fn a_site_is_killed_and_comes_back() {
         lab.kill_node("site-1");
         lab.run_node("site-1");
     });
-    check(&ended, expected);
+    check(&ended, expected, 3);
 }
 
 #[test]
@@ -95,7 +94,7 @@ fn the_aggregator_is_killed_and_comes_back() {
         lab.kill_node("works-combiner");
         lab.run_node("works-combiner");
     });
-    check(&ended, expected);
+    check(&ended, expected, 3);
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn the_aggregator_is_killed_and_a_spare_takes_over() {
         ended["epoch"].as_u64().unwrap() > 1,
         "a new conductor has a new epoch: {ended}"
     );
-    check(&ended, expected);
+    check(&ended, expected, 3);
 }
 
 #[test]
@@ -128,7 +127,7 @@ fn the_control_center_is_killed_and_comes_back() {
         lab.kill_center();
         lab.start_center();
     });
-    check(&ended, expected);
+    check(&ended, expected, 3);
 }
 
 /// The center dies at every stage of a job, one after the other: what it has acknowledged is there again.
@@ -137,6 +136,8 @@ fn the_control_center_is_killed_at_every_stage() {
     let mut lab = Lab::start().with_sites(2);
     let expected = undisturbed(&lab);
     for stage in ["accepted", "training", "verifying", "deploying"] {
+        // After a restart the nodes come back one by one, and only who is there is planned with.
+        lab.online();
         let job = lab.apply(&lab.request(ROUNDS));
         if stage != "accepted" {
             let mut events = lab.stream(&["job", "watch", &job]);
@@ -146,6 +147,6 @@ fn the_control_center_is_killed_at_every_stage() {
         }
         lab.kill_center();
         lab.start_center();
-        check(&lab.ended(&job), expected);
+        check(&lab.ended(&job), expected, 2);
     }
 }

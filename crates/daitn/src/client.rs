@@ -265,11 +265,26 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Code::Malformed,
         _ => Code::Internal,
     };
-    let said = told
-        .as_ref()
-        .and_then(|told| told.get("error").and_then(Value::as_str))
-        .map_or_else(|| format!("the server answered {status}"), ToOwned::to_owned);
-    Failure::new(code, said)
+    let error = told.as_ref().and_then(|told| told.get("error"));
+    let said = error.and_then(|error| {
+        error
+            .as_str()
+            .or_else(|| error.get("message").and_then(Value::as_str))
+    });
+    match said {
+        Some(said) => {
+            let (code, said) = coded(said).unwrap_or((code, said));
+            Failure::new(code, said)
+        }
+        None => Failure::new(code, format!("the server answered {status}")),
+    }
+}
+
+/// The Open Inference Protocol and A2A have no field for our codes: the gateway puts them before the text, `E0501: …`.
+fn coded(said: &str) -> Option<(Code, &str)> {
+    let (code, text) = said.split_once(": ")?;
+    let code = Code::ALL.iter().find(|known| known.as_str() == code)?;
+    Some((*code, text))
 }
 
 #[cfg(test)]
@@ -288,5 +303,16 @@ mod tests {
         );
         let oip = refusal(StatusCode::BAD_REQUEST, br#"{"error":"input x has 3 values"}"#);
         assert_eq!(oip.rejection.message, "input x has 3 values");
+        let oip = refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            br#"{"error":"E0501: no replica of model x"}"#,
+        );
+        assert_eq!(
+            (oip.rejection.code, oip.exit as u8, oip.rejection.message.as_str()),
+            (Code::ModelUnavailable, 1, "no replica of model x")
+        );
+        let a2a = br#"{"error":{"code":-32000,"message":"E0601: the agent broke off"}}"#;
+        let a2a = refusal(StatusCode::BAD_GATEWAY, a2a);
+        assert_eq!((a2a.rejection.code, a2a.exit as u8), (Code::AgentFailed, 1));
     }
 }

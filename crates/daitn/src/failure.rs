@@ -81,7 +81,7 @@ impl Failure {
         self
     }
     /// The same failure, found while reading what the user gave: a usage error.
-    pub(crate) fn as_usage(mut self) -> Self {
+    pub(crate) fn into_usage(mut self) -> Self {
         self.exit = Exit::Usage;
         self
     }

@@ -72,8 +72,8 @@ impl Output {
             Format::Table => result.human(Paint::stdout(), false),
             Format::Wide => result.human(Paint::stdout(), true),
             Format::Name => result.names().join("\n"),
-            Format::Json => pretty(&envelope(value(result)?)),
-            Format::Yaml => yaml(&envelope(value(result)?))?,
+            Format::Json => pretty(&envelope(&value(result)?)),
+            Format::Yaml => yaml(&envelope(&value(result)?))?,
             Format::Jsonl => lines(&value(result)?, "ok"),
         };
         print(&text)
@@ -105,7 +105,7 @@ impl Output {
     /// One machine-readable line in every JSON format: how a process that goes on tells that it is ready.
     pub(crate) fn ready<T: Serialize>(self, ready: &T) -> Result<(), Failure> {
         match self.format {
-            Format::Json | Format::Jsonl => print(&envelope(value(ready)?).to_string()),
+            Format::Json | Format::Jsonl => print(&envelope(&value(ready)?).to_string()),
             _ => Ok(()),
         }
     }
@@ -161,7 +161,7 @@ fn value<T: Serialize + ?Sized>(result: &T) -> Result<Value, Failure> {
         .map_err(|error| Failure::internal(format!("a result cannot be printed: {error}")))
 }
 
-fn envelope(data: Value) -> Value {
+fn envelope(data: &Value) -> Value {
     json!({ "schema_version": SCHEMA_VERSION, "status": "ok", "data": data })
 }
 
@@ -205,7 +205,8 @@ fn lines(value: &Value, status: &str) -> String {
 }
 
 /// Prints a line on standard output. A reader that has gone (as `head` does) ends the process quietly.
-fn print(text: &str) -> Result<(), Failure> {
+/// Prints on standard output; a reader that has seen enough is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let outcome = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
     match outcome {

@@ -62,7 +62,7 @@ pub(crate) async fn descriptor(
         .into_iter()
         .find_map(|terminal| terminal.problem);
     let found = match problem {
-        Some(rejection) => Err(Failure::from(rejection).as_usage()),
+        Some(rejection) => Err(Failure::from(rejection).into_usage()),
         None => match tokio::time::timeout(TIMEOUT, descriptor).await {
             Ok(Ok(descriptor)) => Ok(descriptor),
             _ => Err(Failure::internal(

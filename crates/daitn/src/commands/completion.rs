@@ -2,11 +2,10 @@
 
 use crate::{
     cli::Cli,
-    failure::{Ending, Exit, Failure},
+    failure::{Ending, Exit},
 };
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use std::io::Write;
 
 /// For which.
 #[derive(Debug, Args)]
@@ -20,9 +19,6 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Ending {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "daitn", &mut script);
-    std::io::stdout()
-        .lock()
-        .write_all(&script)
-        .map_err(|error| Failure::internal(format!("standard output: {error}")))?;
+    crate::output::print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }

@@ -9,12 +9,13 @@ use crate::{
     views::{Done, List, Row},
 };
 use clap::Subcommand;
+use daitn_messages::rejection::Code;
 use std::path::PathBuf;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Add or replace the context of the gateway at --url, and use it
+    /// Add the context of the gateway at --url, and use it
     Add {
         /// What to call it
         name: String,
@@ -48,6 +49,16 @@ pub(crate) fn run(app: &App, command: Command) -> Ending {
                 return Err(Failure::usage(format!(
                     "`{url}` is not an address: expected http://… or https://…"
                 )));
+            }
+            if contexts
+                .contexts
+                .get(&name)
+                .is_some_and(|known| known.url != url || known.api_key.is_some())
+            {
+                let message =
+                    format!("there is a context `{name}` already, and adding it again would lose its key");
+                return Err(Failure::new(Code::Conflict, message)
+                    .hint(format!("Take another name, or use it: daitn context use {name}")));
             }
             let api_key = key.as_deref().map(read_secret).transpose()?.map(ApiKey::new);
             contexts.contexts.insert(

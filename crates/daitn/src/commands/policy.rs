@@ -137,7 +137,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
                 .client()?
                 .ask(&Operation::SetPolicy(read_text(&file)?))
                 .await?;
-            app.output.show(&Done::new("in force", file.display()))?;
+            app.output.show(&Done::new("in force", &file.display()))?;
             Ok(Exit::Done)
         }
         Command::Test(arguments) => test(app, arguments),
@@ -168,7 +168,7 @@ fn test(app: &App, arguments: TestArguments) -> Ending {
     })?;
     let (Some(who), Some(what)) = (arguments.who, arguments.what) else {
         app.output
-            .show(&Done::new("is a valid policy", arguments.file.display()))?;
+            .show(&Done::new("is a valid policy", &arguments.file.display()))?;
         return Ok(Exit::Done);
     };
     let facts = daitn_policy::ResourceFacts::new(&what, &arguments.under);

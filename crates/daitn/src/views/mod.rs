@@ -55,7 +55,7 @@ pub(crate) struct Done {
 
 impl Done {
     /// This was done to that.
-    pub(crate) fn new(done: &'static str, name: impl ToString) -> Self {
+    pub(crate) fn new(done: &'static str, name: &impl ToString) -> Self {
         Self {
             done,
             name: name.to_string(),

@@ -88,7 +88,7 @@ struct PolicyArguments {
 }
 
 /// Runs it.
-pub(crate) fn run(app: &App, arguments: Arguments) -> Ending {
+pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
     let inspection = inspect(&arguments.path).map_err(|error| {
         let message = format!("{}: {error}", arguments.path.display());
         Failure {
@@ -97,8 +97,8 @@ pub(crate) fn run(app: &App, arguments: Arguments) -> Ending {
         }
         .hint(error.remedy())
     })?;
-    let name = name(&arguments)?;
-    let target = target(&arguments, &inspection)?;
+    let name = name(arguments)?;
+    let target = target(arguments, &inspection)?;
     let file = arguments
         .file
         .clone()
@@ -108,14 +108,14 @@ pub(crate) fn run(app: &App, arguments: Arguments) -> Ending {
             Failure::file(&file, "exists already").hint("Give another --file, or replace it with --force.")
         );
     }
-    let text = description(&arguments, &name, &target, &inspection)?;
+    let shown = file.display().to_string();
+    let text = description(arguments, &name, &target, &inspection)?;
     std::fs::write(&file, text).map_err(|error| Failure::file(&file, error))?;
     app.output.say(format!(
-        "{} records, {} columns. Read the policy in {}, then:\n  daitn data validate {0}\n  daitn data preview {0} --organisation NAME",
+        "{} records, {} columns. Read the policy in {shown}, then:\n  daitn data validate {shown}\n  daitn data preview {shown} --organisation NAME",
         count(inspection.n_rows),
         inspection.columns.len(),
-        file.display()
-    ).replace("{0}", &file.display().to_string()));
+    ));
     app.output.show(&Written {
         file,
         name,

@@ -43,7 +43,7 @@ pub(crate) enum Command {
 /// Runs it.
 pub(crate) async fn run(app: &App, command: Command) -> Ending {
     match command {
-        Command::Init(arguments) => return init::run(app, *arguments),
+        Command::Init(arguments) => return init::run(app, &arguments),
         Command::Validate { file } => return publish::validate(app, &file).await,
         Command::Preview(arguments) => return publish::preview(app, arguments).await,
         Command::Publish(arguments) => return publish::publish(app, arguments).await,
@@ -54,16 +54,16 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
         Command::Get { dataset, croissant } => {
             let dataset = entity(&dataset, EntityKind::Dataset)?;
             let hit: Hit = app.client()?.ask(&Operation::GetEntity(dataset)).await?;
-            show(app, Card::new(hit.descriptor, Some(hit.online)), croissant)?;
+            show(app, &Card::new(hit.descriptor, Some(hit.online)), croissant)?;
         }
     }
     Ok(Exit::Done)
 }
 
 /// Prints a card, or its Croissant document as it is.
-fn show(app: &App, card: Card, croissant: bool) -> Result<(), Failure> {
+fn show(app: &App, card: &Card, croissant: bool) -> Result<(), Failure> {
     if !croissant {
-        return app.output.show(&card);
+        return app.output.show(card);
     }
     let document = card
         .croissant()

@@ -59,7 +59,7 @@ pub(super) async fn validate(app: &App, file: &Path) -> Ending {
     preview::descriptor(options, super::super::parsed("nobody")?, None).await?;
     app.output.show(&Done::new(
         "is valid: the data can be read as it says, and the policy fits",
-        file.display(),
+        &file.display(),
     ))?;
     Ok(Exit::Done)
 }
@@ -76,7 +76,7 @@ pub(super) async fn preview(app: &App, arguments: PreviewArguments) -> Ending {
         (None, None) => return Err(Failure::usage("give --organisation or --node-dir")),
     };
     let descriptor = preview::descriptor(options, organisation, key).await?;
-    show(app, Card::new(descriptor, None), arguments.croissant)?;
+    show(app, &Card::new(descriptor, None), arguments.croissant)?;
     Ok(Exit::Done)
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn publish(app: &App, arguments: PublishArguments) -> Ending {
 pub(super) async fn withdraw(app: &App, arguments: WithdrawArguments) -> Ending {
     confirmed(arguments.yes, &format!("withdrawing {}", arguments.name))?;
     let entity = terminal::withdraw(&arguments.node_dir, EntityKind::Dataset, &arguments.name).await?;
-    app.output.show(&Done::new("withdrawn", entity))?;
+    app.output.show(&Done::new("withdrawn", &entity))?;
     Ok(Exit::Done)
 }
 

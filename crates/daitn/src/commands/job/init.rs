@@ -189,7 +189,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
     };
     request
         .validate()
-        .map_err(|rejection| Failure::from(rejection).as_usage())?;
+        .map_err(|rejection| Failure::from(rejection).into_usage())?;
     write(app, request, arguments.file)
 }
 

@@ -139,7 +139,7 @@ pub(crate) fn request(path: &Path) -> Result<TrainingRequest, Failure> {
     };
     request.validate().map_err(|rejection| {
         let message = format!("{}: {}", path.display(), rejection.message);
-        Failure::from(Rejection { message, ..rejection }).as_usage()
+        Failure::from(Rejection { message, ..rejection }).into_usage()
     })?;
     Ok(request)
 }

@@ -90,7 +90,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
                 } else {
                     "gets no new work"
                 },
-                id,
+                &id,
             ))?;
         }
         Command::Revoke { node, yes } => {
@@ -98,7 +98,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
             let client = app.client()?;
             let id = find(&client, &node).await?;
             let _: serde_json::Value = client.ask(&Operation::RevokeNode(id)).await?;
-            app.output.show(&Done::new("thrown out", id))?;
+            app.output.show(&Done::new("thrown out", &id))?;
         }
     }
     Ok(Exit::Done)

@@ -139,7 +139,9 @@ impl Node {
         handle.resume().await;
         serve(&shared, &gateways, &uplink);
         admin::listen(&handle, &options.state.join("node.sock")).await?;
-        shared.tasks.spawn(uplink::keep(shared.clone(), uplink));
+        let known = handle.clone();
+        let unopened = move || known.unopened_entities();
+        shared.tasks.spawn(uplink::keep(shared.clone(), uplink, unopened));
         shared.tasks.spawn(reopen(handle.clone()));
         Ok(handle)
     }
@@ -428,6 +430,17 @@ impl NodeHandle {
             Err(error) => tracing::warn!("artifacts that nobody needs stay: {error}"),
         })
         .await;
+    }
+
+    /// Terminals that the node has but could not open.
+    fn unopened_entities(&self) -> Vec<EntityId> {
+        let organisation = &self.inner.shared.organisation;
+        let entity = |(options, _): &(TerminalOptions, Rejection)| EntityId {
+            kind: options.kind(),
+            organisation: organisation.clone(),
+            name: options.name().clone(),
+        };
+        self.unopened().iter().map(entity).collect()
     }
 
     pub(crate) fn unopened(&self) -> MutexGuard<'_, Vec<(TerminalOptions, Rejection)>> {

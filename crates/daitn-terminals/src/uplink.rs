@@ -70,8 +70,13 @@ pub(crate) async fn hello(
     }
 }
 
-/// Keeps the node connected until it stops.
-pub(crate) async fn keep(shared: Arc<Shared>, uplink: Arc<Uplink>) {
+/// Keeps the node connected until it stops. `unopened` names the terminals that the node has but could not open: the
+/// center may know them from before and must not plan with them.
+pub(crate) async fn keep(
+    shared: Arc<Shared>,
+    uplink: Arc<Uplink>,
+    unopened: impl Fn() -> Vec<EntityId> + Send + Sync,
+) {
     let seed = u64::from_le_bytes(*shared.node.0.first_chunk::<8>().expect("a key has 32 bytes"));
     let mut backoff = Backoff::between(seed, CENTER_BACKOFF_FIRST, CENTER_BACKOFF_MAX);
     let keeping = async {
@@ -86,7 +91,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, uplink: Arc<Uplink>) {
             {
                 Ok((connection, welcome)) => {
                     let since = Instant::now();
-                    let cause = talk(&shared, &uplink, &connection, welcome).await;
+                    let cause = talk(&shared, &uplink, &connection, welcome, unopened()).await;
                     uplink.lost(cause);
                     if since.elapsed() >= GOOD_AFTER {
                         backoff.reset();
@@ -118,7 +123,13 @@ pub(crate) async fn keep(shared: Arc<Shared>, uplink: Arc<Uplink>) {
 }
 
 /// Tells what there is to tell, until the connection is lost; why it was.
-async fn talk(shared: &Arc<Shared>, uplink: &Uplink, connection: &Connection, welcome: Welcome) -> Rejection {
+async fn talk(
+    shared: &Arc<Shared>,
+    uplink: &Uplink,
+    connection: &Connection,
+    welcome: Welcome,
+    unopened: Vec<EntityId>,
+) -> Rejection {
     if welcome.organisation != shared.organisation {
         let message = format!(
             "the control center says that this node belongs to {}, not to {}",
@@ -132,7 +143,7 @@ async fn talk(shared: &Arc<Shared>, uplink: &Uplink, connection: &Connection, we
     }
     tokio::select! {
         closed = connection.closed() => closed.rejection(),
-        rejection = attach(shared, uplink, connection) => rejection,
+        rejection = attach(shared, uplink, connection, unopened) => rejection,
         rejection = report(shared, connection) => rejection,
         rejection = measure(shared, uplink, connection) => rejection,
         rejection = link(uplink, connection) => rejection,
@@ -149,8 +160,14 @@ async fn tell(connection: &Connection, message: &NodeMessage) -> Result<(), Reje
 }
 
 /// Attaches each terminal's descriptor, again whenever it has changed.
-async fn attach(shared: &Arc<Shared>, uplink: &Uplink, connection: &Connection) -> Rejection {
-    let mut told: HashMap<EntityId, u64> = HashMap::new();
+async fn attach(
+    shared: &Arc<Shared>,
+    uplink: &Uplink,
+    connection: &Connection,
+    unopened: Vec<EntityId>,
+) -> Rejection {
+    // As if told of before, so that what is not there is taken back first. Versions begin at 1.
+    let mut told: HashMap<EntityId, u64> = unopened.into_iter().map(|entity| (entity, 0)).collect();
     loop {
         let changed = shared.described.notified();
         let all = shared.terminals.all();

@@ -67,12 +67,13 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
 
 /// Opens a file and tells its format by its first bytes, not by its name.
 fn open(path: &Path) -> Result<(File, Format), DataError> {
-    let mut file = File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // Asked before opening: a pipe would be waited for.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(DataError::Format {
             found: "not a regular file",
         });
     }
+    let mut file = File::open(path)?;
     let mut first = Vec::with_capacity(8);
     (&mut file).take(8).read_to_end(&mut first)?;
     file.seek(SeekFrom::Start(0))?;

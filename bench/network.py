@@ -14,6 +14,7 @@ import csv
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import statistics
@@ -71,6 +72,8 @@ class Network:
 
 def deal(n_sites, folder):
     header, *rows = list(csv.reader(open(DIGITS)))
+    # The file is ordered by writer: dealt as it stands, the hold-out would hold writers whom no site has seen.
+    random.Random(1).shuffle(rows)
     test, train = rows[-360:], rows[:-360]
     parts = [(f"site-{i}", train[i::n_sites]) for i in range(n_sites)] + [("hold-out", test)]
     for name, part in parts:

@@ -5,7 +5,7 @@ use crate::{
     center::input::{Envelope, Input},
     core::ConnectionId,
 };
-use daitn_fabric::{Connection, Refusal};
+use daitn_fabric::{Connection, Refusal, SessionError};
 use daitn_messages::{
     control::{Acknowledged, CenterMessage},
     ids::{NodeId, OrderId},
@@ -121,8 +121,8 @@ async fn tell(
     let node = connection.remote();
     while let Some(message) = messages.recv().await {
         match deliver(&connection, &message).await {
-            Some(Ok(())) => {}
-            Some(Err(rejection)) => {
+            Ok(Ok(())) => {}
+            Ok(Err(rejection)) => {
                 tracing::warn!(node = %node.short(), %rejection, "a node did not take a message");
                 let (CenterMessage::Order(order), Some(center)) = (&message, center.upgrade()) else {
                     continue;
@@ -136,7 +136,12 @@ async fn tell(
                     }))
                     .await;
             }
-            None => {
+            Err(error) => {
+                // A node that greets only to enrol takes no messages. It closes once it has read its answer, which a
+                // close from here would overtake.
+                if error == SessionError::Refused(Refusal::Unsupported) {
+                    let _ = tokio::time::timeout(ACKNOWLEDGE_WITHIN, connection.closed()).await;
+                }
                 // Whatever it was, the node gets it again on a new connection.
                 connection.close(Refusal::TimedOut);
                 return;
@@ -145,24 +150,25 @@ async fn tell(
     }
 }
 
-/// The node's acknowledgement; none where the connection does not carry one.
-async fn deliver(connection: &Connection, message: &CenterMessage) -> Option<Acknowledged> {
-    for attempt in 1..=ATTEMPTS_MAX {
+/// The node's acknowledgement.
+async fn deliver(connection: &Connection, message: &CenterMessage) -> Result<Acknowledged, SessionError> {
+    let mut attempt = 1;
+    loop {
         let asked = connection
             .request(message, ACKNOWLEDGEMENT_BYTES_MAX, ACKNOWLEDGE_WITHIN)
             .await;
         match asked {
-            Ok(acknowledged) => return Some(acknowledged),
-            Err(error) if connection.is_open() && error.is_transient() => {
+            Ok(acknowledged) => return Ok(acknowledged),
+            Err(error) if attempt < ATTEMPTS_MAX && connection.is_open() && error.is_transient() => {
                 tracing::debug!(node = %connection.remote().short(), attempt, %error, "a message is sent again");
+                attempt += 1;
             }
             Err(error) => {
                 tracing::debug!(node = %connection.remote().short(), %error, "a message was not taken");
-                return None;
+                return Err(error);
             }
         }
     }
-    None
 }
 
 /// The order's id, as this center itself signed it.

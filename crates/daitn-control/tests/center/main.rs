@@ -263,6 +263,28 @@ async fn joining_is_refused_with_its_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_greets_only_to_enrol_is_not_cut_off_before_the_answer_is_read() {
+    let mut lab = Lab::new().await;
+    // So that the center has something to tell whoever comes next.
+    let _aggregator = lab.node("north", &["aggregator:north/combiner"]).await;
+    let token = lab.token("north").await;
+    let key = daitn_messages::signed::NodeKey::from_bytes(&[7; 32]);
+    let mut joining = Node::connect(&key, &token, Arc::default()).await;
+    joining.endpoint.serve(daitn_fabric::Routes::new());
+    assert!(is_welcome(&joining.hello(Some(&token)).await));
+    within(async {
+        while joining.endpoint.metrics().streams_refused_total == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The answer that it still waits for.
+    let same_connection = joining.hello(Some(&token));
+    assert!(is_welcome(&within(same_connection).await));
+    lab.center.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn descriptors_are_taken_from_their_own_node_only_and_grow_by_version() {
     let mut lab = Lab::new().await;
     let north = lab.node("north", &["dataset:north/digits"]).await;

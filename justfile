@@ -29,6 +29,6 @@ book:
 bench:
     cargo bench -p daitn-learning -p daitn-topology -p daitn-policy
 
-# Fuzz one decoder for a minute (needs cargo-fuzz and a nightly toolchain).
+# Fuzz one decoder for a minute (needs cargo-fuzz and a C++ compiler; on the stable toolchain without a sanitizer).
 fuzz target:
-    cd fuzz && cargo +nightly fuzz run {{target}} -- -max_total_time=60
+    cd fuzz && cargo fuzz run --sanitizer none --features terminals {{target}} -- -max_total_time=60

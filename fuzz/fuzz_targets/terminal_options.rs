@@ -3,6 +3,6 @@
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = daitn_terminals::options::TerminalOptions::from_toml(text, std::path::Path::new("."));
+        let _ = daitn_terminals::TerminalOptions::from_toml(text, std::path::Path::new("."));
     }
 });

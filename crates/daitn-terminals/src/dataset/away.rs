@@ -113,6 +113,13 @@ async fn exchange(
     session: &mut Session,
     work: &Work<'_>,
 ) -> Result<SessionReply, daitn_fabric::SessionError> {
+    let sent = send_work(session, work).await;
+    let reply = session.recv(SESSION_HEADER_BYTES_MAX).await;
+    // A facility that refuses stops reading: its reason is in the reply, if there is one.
+    reply.map_err(|error| sent.err().unwrap_or(error))
+}
+
+async fn send_work(session: &mut Session, work: &Work<'_>) -> Result<(), daitn_fabric::SessionError> {
     send_numbers(session, work.parameters).await?;
     if let Some((c, c_k)) = work.controls {
         send_numbers(session, c).await?;
@@ -128,8 +135,7 @@ async fn exchange(
             send_numbers(session, &labels).await?;
         }
     }
-    session.sender().finish()?;
-    session.recv(SESSION_HEADER_BYTES_MAX).await
+    session.sender().finish()
 }
 
 /// Sends numbers as little-endian bytes, a bounded part at a time.

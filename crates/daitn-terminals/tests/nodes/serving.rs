@@ -53,8 +53,10 @@ async fn infer(gateway: &Stranger, host: &Peer, rows: &[f32]) -> Result<Vec<f32>
         .await
         .unwrap();
     let bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
-    session.sender().send_bytes(bytes.into()).await.unwrap();
-    session.sender().finish().unwrap();
+    // A host that refuses stops reading before it has everything; its reason is in the reply.
+    if session.sender().send_bytes(bytes.into()).await.is_ok() {
+        session.sender().finish().unwrap();
+    }
     match session
         .recv::<SessionReply>(SESSION_HEADER_BYTES_MAX)
         .await

@@ -4,8 +4,14 @@
 //! time is the larger of what the host tells and what the gateway saw (Peak-EWMA: rises at once, decays slowly), and
 //! each failure in a row doubles it. Of two replicas drawn at random the better is taken (Mitzenmacher's power of two
 //! choices, doi 10.1109/71.963420): many gateways with the same stale numbers do not all run to the same replica.
+//!
+//! One that fails repeatedly is ejected for a while. At most half of the replicas are out at once: beyond that those
+//! whose time is over first are spared, because the rest could not carry the load of all; and where every one fails, the
+//! fault is probably not theirs, and ejection is ignored. One that comes back gets its share of queries little by
+//! little, because a host that has just started is slow and would be thrown out again by a full load.
 
 use daitn_messages::units::UnixMillis;
+use std::cell::OnceCell;
 
 /// A slow answer is half forgotten after this.
 const HALF_LIFE_MS: f64 = 5_000.0;
@@ -19,6 +25,11 @@ pub const FAILURES_TO_EJECT: u32 = 3;
 const EJECTION_MS: u64 = 1_000;
 /// Longest ejection.
 pub const EJECTION_MS_MAX: u64 = 60_000;
+
+/// A replica that was ejected takes this long, from the end of its ejection, to get its full share of queries again.
+pub const RETURN_MS: u64 = 10_000;
+/// The share with which it begins: enough to find out soon that it still fails.
+const RETURN_SHARE_MIN: f64 = 0.05;
 
 /// What a gateway saw of one replica. Plain data: the gateway keeps one for each and tells it what happens.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -77,6 +88,25 @@ impl Observed {
         now < self.ejected_until
     }
 
+    /// The part of its fair share of queries that it gets: less than one while it comes back from an ejection.
+    #[must_use]
+    pub fn share(&self, now: UnixMillis) -> f64 {
+        if self.ejected_until.0 == 0 {
+            return 1.0;
+        }
+        (now.since(self.ejected_until) as f64 / RETURN_MS as f64).clamp(RETURN_SHARE_MIN, 1.0)
+    }
+
+    /// By how often failures double the service time. Those that led to an ejection which is over do not count: what
+    /// holds the replica back from then on is its share.
+    fn doublings(&self, now: UnixMillis) -> u32 {
+        if self.failures_in_a_row >= FAILURES_TO_EJECT && !self.ejected(now) {
+            0
+        } else {
+            self.failures_in_a_row.min(FAILURES_COUNTED_MAX)
+        }
+    }
+
     fn decay(&self, now: UnixMillis) -> f64 {
         (-(now.since(self.seen_at) as f64) / HALF_LIFE_MS).exp2()
     }
@@ -108,7 +138,7 @@ pub struct Choice {
     pub seconds: f64,
     /// The other that was drawn, with its predicted seconds.
     pub other: Option<(usize, f64)>,
-    /// Every candidate was ejected: this is a try all the same.
+    /// The chosen one is ejected, and is tried all the same because too many are.
     pub desperate: bool,
 }
 
@@ -126,14 +156,14 @@ pub fn predicted_seconds(candidate: &Candidate, bytes: u64, now: UnixMillis) -> 
         .in_flight
         .max(observed.in_flight)
         .saturating_add(candidate.queued);
-    let doubled = f64::from(1_u32 << observed.failures_in_a_row.min(FAILURES_COUNTED_MAX));
+    let doubled = f64::from(1_u32 << observed.doublings(now));
     candidate.rtt_seconds
         + bytes as f64 / candidate.bytes_per_second.max(1.0)
         + (f64::from(ahead) + 1.0) * service * doubled
 }
 
 /// Chooses one of `n` candidates, of which some may be ruled out (`None`); `random` is 64 random bits. `None` if there
-/// is none. Looks at two candidates only, unless those are ruled out or ejected: then at all.
+/// is none. Looks at two candidates only, unless one of those is ejected or both are ruled out: then at all.
 pub fn choose(
     n: usize,
     candidate: impl Fn(usize) -> Option<Candidate>,
@@ -141,22 +171,91 @@ pub fn choose(
     now: UnixMillis,
     random: u64,
 ) -> Option<Choice> {
-    let usable = |i: usize| candidate(i).filter(|c| !c.observed.ejected(now));
     let (first, second) = draw(n, random)?;
-    let one = usable(first).map(|c| (first, predicted_seconds(&c, bytes, now)));
-    let two = second.and_then(|i| usable(i).map(|c| (i, predicted_seconds(&c, bytes, now))));
+    let spared = OnceCell::new();
+    // One that is ejected counts only if it is spared, one that comes back only as often as its share says.
+    let look = |i: usize, luck: f64| {
+        let c = candidate(i)?;
+        let usable = if c.observed.ejected(now) {
+            c.observed.ejected_until <= *spared.get_or_init(|| spared_until(n, &candidate, now))
+        } else {
+            luck < c.observed.share(now)
+        };
+        usable.then(|| Looked::of(i, &c, bytes, now))
+    };
+    let (first_luck, second_luck) = luck(random);
+    let one = look(first, first_luck);
+    let two = second.and_then(|i| look(i, second_luck));
     let (best, other) = match (one, two) {
-        (Some(a), Some(b)) if b.1 < a.1 => (b, Some(a)),
+        (Some(a), Some(b)) if b.seconds < a.seconds => (b, Some(a)),
         (Some(a), b) => (a, b),
         (None, Some(b)) => (b, None),
-        (None, None) => return choose_of_all(n, candidate, bytes, now),
+        // However little its share is, one that comes back is better than none. Of those alike the next one is taken,
+        // so that not all of this goes to one.
+        (None, None) => {
+            let all = (first..n).chain(0..first).filter_map(|i| look(i, 0.0));
+            (
+                all.reduce(|a, b| if b.seconds < a.seconds { b } else { a })?,
+                None,
+            )
+        }
     };
     Some(Choice {
-        chosen: best.0,
-        seconds: best.1,
-        other,
-        desperate: false,
+        chosen: best.index,
+        seconds: best.seconds,
+        other: other.map(|other| (other.index, other.seconds)),
+        desperate: best.ejected,
     })
+}
+
+/// One that was looked at.
+#[derive(Clone, Copy)]
+struct Looked {
+    index: usize,
+    seconds: f64,
+    ejected: bool,
+}
+
+impl Looked {
+    fn of(index: usize, candidate: &Candidate, bytes: u64, now: UnixMillis) -> Self {
+        Self {
+            index,
+            seconds: predicted_seconds(candidate, bytes, now),
+            ejected: candidate.observed.ejected(now),
+        }
+    }
+}
+
+/// Ejections that end by this time do not count, because more than half of all replicas would be out: zero where no
+/// more are, the end of time where every one is.
+fn spared_until(n: usize, candidate: &impl Fn(usize) -> Option<Candidate>, now: UnixMillis) -> UnixMillis {
+    let (mut ends, mut n_usable) = (Vec::new(), 0_usize);
+    for c in (0..n).filter_map(candidate) {
+        if c.observed.ejected(now) {
+            ends.push(c.observed.ejected_until);
+        } else {
+            n_usable += 1;
+        }
+    }
+    if n_usable == 0 {
+        return UnixMillis(u64::MAX);
+    }
+    ends.sort_unstable();
+    match ends.len().saturating_sub(n / 2) {
+        0 => UnixMillis(0),
+        n_spared => ends[n_spared - 1],
+    }
+}
+
+/// Two numbers, from 0 to below 1, that tell nothing of which replicas are drawn by the same random bits (the finaliser of
+/// SplitMix64, Steele, Lea and Flood 2014).
+fn luck(random: u64) -> (f64, f64) {
+    let mut z = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    let unit = |bits: u64| bits as f64 / 4_294_967_296.0;
+    (unit(z & 0xffff_ffff), unit(z >> 32))
 }
 
 /// Two different positions below `n`; one if there is only one.
@@ -171,30 +270,6 @@ fn draw(n: usize, random: u64) -> Option<(usize, Option<usize>)> {
             Some((first, Some(second + usize::from(second >= first))))
         }
     }
-}
-
-/// The best of all that are not ejected, or else of all.
-fn choose_of_all(
-    n: usize,
-    candidate: impl Fn(usize) -> Option<Candidate>,
-    bytes: u64,
-    now: UnixMillis,
-) -> Option<Choice> {
-    let mut best: Option<(bool, f64, usize)> = None;
-    for i in 0..n {
-        if let Some(c) = candidate(i) {
-            let found = (c.observed.ejected(now), predicted_seconds(&c, bytes, now), i);
-            if best.is_none_or(|b| (found.0, found.1) < (b.0, b.1)) {
-                best = Some(found);
-            }
-        }
-    }
-    best.map(|(desperate, seconds, chosen)| Choice {
-        chosen,
-        seconds,
-        other: None,
-        desperate,
-    })
 }
 
 /// Why: one line for each candidate, with the numbers that the prediction was made of.

@@ -6,7 +6,7 @@ mod support;
 use daitn_messages::{descriptor::Telemetry, units::UnixMillis};
 use daitn_topology::{
     placement::{self, Wanted},
-    replicas::{Candidate, Observed, choose, explain, predicted_seconds},
+    replicas::{Candidate, Observed, RETURN_MS, choose, explain, predicted_seconds},
 };
 use support::*;
 
@@ -131,16 +131,106 @@ fn the_better_of_two_drawn_is_chosen() {
 #[test]
 fn who_is_ejected_or_ruled_out_is_not_chosen_while_there_is_another() {
     let mut all = vec![candidate(1.0, 1.0); 10];
-    for c in &mut all[..9] {
+    for c in &mut all[..5] {
         c.observed.ejected_until = UnixMillis(NOW.0 + 1);
     }
     for random in randoms(1_000) {
         let choice = choose(10, |i| Some(all[i]), 100, NOW, random).unwrap();
-        assert_eq!((choice.chosen, choice.desperate), (9, false));
-        // Rule that one out as well: somebody ejected is tried all the same, and it is said so.
-        let choice = choose(10, |i| (i != 9).then_some(all[i]), 100, NOW, random).unwrap();
-        assert!(choice.chosen < 9 && choice.desperate);
+        assert!(choice.chosen >= 5 && !choice.desperate);
+        // Rule the others out as well: somebody ejected is tried all the same, and it is said so.
+        let choice = choose(10, |i| (i < 5).then_some(all[i]), 100, NOW, random).unwrap();
+        assert!(choice.chosen < 5 && choice.desperate);
     }
+}
+
+/// How often each is chosen.
+fn counts(all: &[Candidate], now: UnixMillis, n_draws: u64) -> Vec<f64> {
+    let mut counts = vec![0.0; all.len()];
+    for random in randoms(n_draws) {
+        counts[choose(all.len(), |i| Some(all[i]), 0, now, random)
+            .unwrap()
+            .chosen] += 1.0;
+    }
+    counts.iter().map(|count| count / n_draws as f64).collect()
+}
+
+/// One that was ejected until this long ago.
+fn returned(ms_ago: u64) -> Candidate {
+    let mut c = candidate(1.0, 1.0);
+    c.observed.failures_in_a_row = 3;
+    c.observed.ejected_until = UnixMillis(NOW.0 - ms_ago);
+    c
+}
+
+#[test]
+fn never_more_than_half_are_out() {
+    // Ten alike; seven fail, and their ejections end one after the other. Five may be out: the two that are over first
+    // are spared. All that count are alike in this test, so each pair is decided by a coin.
+    let mut all = vec![candidate(1.0, 1.0); 10];
+    for (i, c) in all[..7].iter_mut().enumerate() {
+        c.observed.ejected_until = UnixMillis(NOW.0 + 100 + i as u64);
+    }
+    let shares = counts(&all, NOW, 40_000);
+    assert!(shares[2..7].iter().all(|share| *share == 0.0), "{shares:?}");
+    // A draw of one of the five that count and one that does not goes to the first: 2 * 5 * 5 / 90; of two that count
+    // to either: 20 / 90; of two that do not to the next that counts, which is the eighth: 20 / 90.
+    let fair = (50.0 + 20.0) / 90.0 / 5.0;
+    assert!((shares[7] - fair - 20.0 / 90.0).abs() < 0.01, "{shares:?}");
+    for i in [0, 1, 8, 9] {
+        assert!((shares[i] - fair).abs() < 0.01, "{i}: {shares:?}");
+    }
+    // A single one is never out, nor is more than one of two or three.
+    for n in 1..=3 {
+        let mut few = vec![candidate(1.0, 1.0); n];
+        for (i, c) in few.iter_mut().enumerate() {
+            c.observed.ejected_until = UnixMillis(NOW.0 + 100 + i as u64);
+        }
+        few[n - 1].observed.ejected_until = UnixMillis(0);
+        let n_used = counts(&few, NOW, 2_000)
+            .iter()
+            .filter(|share| **share > 0.0)
+            .count();
+        assert_eq!(n_used, n - n / 2, "of {n}");
+    }
+}
+
+#[test]
+fn where_all_fail_nobody_is_out() {
+    let mut all = vec![candidate(1.0, 1.0); 8];
+    for c in &mut all {
+        c.observed.failures_in_a_row = 3;
+        c.observed.ejected_until = UnixMillis(NOW.0 + 1_000);
+    }
+    for share in counts(&all, NOW, 40_000) {
+        assert!((share - 1.0 / 8.0).abs() < 0.01, "{share}");
+    }
+    assert!(choose(8, |i| Some(all[i]), 0, NOW, 7).unwrap().desperate);
+}
+
+/// Ten alike, of which one comes back. It is drawn in two of ten draws, taken into account as often as its share says,
+/// and then chosen in every other: share / 10.
+#[test]
+fn one_that_comes_back_gets_its_share_little_by_little() {
+    for (ms_ago, share) in [
+        (0, 0.05),
+        (RETURN_MS / 4, 0.25),
+        (RETURN_MS / 2, 0.5),
+        (RETURN_MS, 1.0),
+        (RETURN_MS * 9, 1.0),
+    ] {
+        let mut all = vec![candidate(1.0, 1.0); 10];
+        all[4] = returned(ms_ago);
+        let found = counts(&all, NOW, 60_000)[4];
+        // Four standard deviations of a share of 0.1 in 60,000 draws are 0.005.
+        assert!((found - share / 10.0).abs() < 0.005, "after {ms_ago} ms: {found}");
+    }
+    // Alone it gets everything, however little its share is.
+    assert_eq!(counts(&[returned(0)], NOW, 100), [1.0]);
+    // A further failure throws it out again, for longer than before; the share begins anew after that.
+    let mut observed = returned(1).observed;
+    observed.failed(NOW);
+    assert!(observed.ejected(UnixMillis(NOW.0 + 1_999)));
+    assert!((observed.share(UnixMillis(NOW.0 + 2_000)) - 0.05).abs() < 1e-12);
 }
 
 /// Gateways that all hold the same stale numbers: the share of the replica that looks best stays at most twice the fair

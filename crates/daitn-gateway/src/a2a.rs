@@ -1,7 +1,9 @@
 //! A2A 1.0 agents under `/a2a/{organisation}/{name}`, over JSON-RPC. The agent's own bytes go through: what a client
-//! sends and what the agent answers is not read and written anew, but for the card, which must name this address.
+//! sends and what the agent answers is not read and written anew, but for the cards, which must name this address.
 
 mod card;
+mod extended;
+mod push;
 mod relay;
 
 use crate::{
@@ -53,12 +55,7 @@ async fn agent_card(
 ) -> reply::Outcome {
     gateway.caller(&headers, Scope::Query)?;
     let agent = gateway.agent(path)?;
-    let url = format!(
-        "{}/a2a/{}/{}",
-        base_url(&gateway, &headers),
-        agent.agent.organisation,
-        agent.agent.name
-    );
+    let url = agent_url(&gateway, &headers, &agent);
     Ok(card_response(&headers, card::rewritten(&agent.card, &url)?))
 }
 
@@ -90,6 +87,12 @@ impl Gateway {
         let agent = self.view.load().agent(&organisation, &name);
         agent.ok_or_else(|| Rejection::not_found("agent", format!("{organisation}/{name}")))
     }
+}
+
+/// The address at which this gateway's clients call an agent.
+fn agent_url(gateway: &Gateway, headers: &HeaderMap, agent: &RoutedAgent) -> String {
+    let (organisation, name) = (&agent.agent.organisation, &agent.agent.name);
+    format!("{}/a2a/{organisation}/{name}", base_url(gateway, headers))
 }
 
 /// Where clients reach this gateway: as configured, or as this client did. `Host` was checked before.
@@ -161,6 +164,7 @@ const INTERNAL_ERROR: i32 = -32603;
 /// The first of JSON-RPC's codes for servers, which A2A leaves free: the gateway refused or failed.
 const GATEWAY_ERROR: i32 = -32000;
 /// A2A 1.0, section 5.4.
+const PUSH_NOTIFICATION_NOT_SUPPORTED: i32 = -32003;
 const UNSUPPORTED_OPERATION: i32 = -32004;
 const VERSION_NOT_SUPPORTED: i32 = -32009;
 

@@ -18,15 +18,31 @@ const SCHEME: &str = "daitn";
 
 /// The card for clients of the gateway, whose JSON-RPC address for this agent is `url`.
 pub(super) fn rewritten(origin: &str, url: &str) -> Result<Vec<u8>, Rejection> {
-    let broken = |why: &str| {
-        Rejection::new(
-            Code::AgentFailed,
-            format!("the agent's card cannot be offered here: {why}"),
-        )
-        .with_hint("GET origin-card.json shows the card as the agent gave it.")
-    };
     let mut card: Map<String, Value> =
         serde_json::from_str(origin).map_err(|error| broken(&error.to_string()))?;
+    let signatures = card.remove("signatures");
+    let mut card = named_here(card, url)?;
+    let extensions = card
+        .get_mut("capabilities")
+        .and_then(Value::as_object_mut)
+        .map(|capabilities| capabilities.entry("extensions").or_insert_with(|| json!([])));
+    extensions
+        .and_then(Value::as_array_mut)
+        .ok_or_else(|| broken("its extensions are no list"))?
+        .push(origin_extension(origin, url, signatures));
+    Ok(Value::Object(card).to_string().into_bytes())
+}
+
+fn broken(why: &str) -> Rejection {
+    Rejection::new(
+        Code::AgentFailed,
+        format!("the agent's card cannot be offered here: {why}"),
+    )
+    .with_hint("GET origin-card.json shows the card as the agent gave it.")
+}
+
+/// A card whose interface, security and capabilities are what the gateway offers at this address.
+pub(super) fn named_here(mut card: Map<String, Value>, url: &str) -> Result<Map<String, Value>, Rejection> {
     let interface = interface(&card, url)
         .ok_or_else(|| broken("it offers no interface with the binding JSONRPC and protocol version 1.0"))?;
     card.insert("supportedInterfaces".to_owned(), json!([interface]));
@@ -53,19 +69,15 @@ pub(super) fn rewritten(origin: &str, url: &str) -> Result<Vec<u8>, Rejection> {
             .as_object_mut()
             .map(|skill| skill.remove("securityRequirements"));
     }
-    let signatures = card.remove("signatures");
+    // Void, now that the card is another one.
+    card.remove("signatures");
     let capabilities = card.entry("capabilities").or_insert_with(|| json!({}));
     let capabilities = capabilities
         .as_object_mut()
         .ok_or_else(|| broken("its capabilities are no object"))?;
-    // Its extended card would name the origin's addresses.
-    capabilities.remove("extendedAgentCard");
-    let extensions = capabilities.entry("extensions").or_insert_with(|| json!([]));
-    let extensions = extensions
-        .as_array_mut()
-        .ok_or_else(|| broken("its extensions are no list"))?;
-    extensions.push(origin_extension(origin, url, signatures));
-    Ok(Value::Object(card).to_string().into_bytes())
+    // Refused here, whatever the agent itself could do: see `push`.
+    capabilities.insert("pushNotifications".to_owned(), json!(false));
+    Ok(card)
 }
 
 /// The origin's interface that the node relays to, at the gateway's address: what else it says (a tenant) stays.
@@ -112,7 +124,7 @@ mod tests {
                 { "url": "http://10.0.0.7:9/v1", "protocolBinding": "JSONRPC", "protocolVersion": "1.0", "tenant": "t" },
                 { "url": "http://10.0.0.7:9/rest", "protocolBinding": "HTTP+JSON", "protocolVersion": "1.0" },
             ],
-            "capabilities": { "streaming": true, "extendedAgentCard": true, "extensions": [{ "uri": "urn:x" }] },
+            "capabilities": { "streaming": true, "pushNotifications": true, "extendedAgentCard": true, "extensions": [{ "uri": "urn:x" }] },
             "securitySchemes": { "corp": { "mtlsSecurityScheme": {} } },
             "securityRequirements": [{ "schemes": { "corp": { "list": [] } } }],
             "skills": [{ "id": "s", "name": "S", "tags": [], "securityRequirements": [{ "schemes": { "corp": {} } }] }],
@@ -132,7 +144,8 @@ mod tests {
         );
         assert_eq!(card["x-unknown"], json!({ "kept": [1, 2] }));
         assert_eq!(card["capabilities"]["streaming"], json!(true));
-        assert_eq!(card["capabilities"].get("extendedAgentCard"), None);
+        assert_eq!(card["capabilities"]["extendedAgentCard"], json!(true));
+        assert_eq!(card["capabilities"]["pushNotifications"], json!(false));
         assert_eq!(card["skills"][0].get("securityRequirements"), None);
         assert_eq!(
             card["securitySchemes"]
@@ -160,6 +173,12 @@ mod tests {
         assert_eq!(params["signatures"], origin()["signatures"]);
     }
 
+    fn without_extensions(extensions: Value) -> Value {
+        let mut card = origin();
+        card["capabilities"]["extensions"] = extensions;
+        card
+    }
+
     #[test]
     fn a_card_that_cannot_be_offered_is_refused() {
         let mut without = origin();
@@ -169,6 +188,7 @@ mod tests {
             json!({}),
             json!([]),
             json!({ "supportedInterfaces": "x" }),
+            without_extensions(json!("x")),
         ] {
             assert_eq!(
                 rewritten(&card.to_string(), URL).unwrap_err().code,

@@ -1,8 +1,8 @@
 //! Calls of an agent: the client's bytes to the agent's node, the agent's bytes back, as they come.
 
 use super::{
-    AgentPath, INVALID_REQUEST, PARSE_ERROR, UNSUPPORTED_OPERATION, VERSION_NOT_SUPPORTED, failure,
-    protocol_error,
+    AgentPath, INVALID_REQUEST, PARSE_ERROR, PUSH_NOTIFICATION_NOT_SUPPORTED, UNSUPPORTED_OPERATION,
+    VERSION_NOT_SUPPORTED, agent_url, extended, failure, protocol_error, push,
 };
 use crate::{
     auth::Caller,
@@ -121,26 +121,8 @@ async fn answer(
         Ok(head) => head,
         Err((code, why)) => return Ok(protocol_error(&Value::Null, code, &why, "INVALID_REQUEST")),
     };
-    let version = version(headers, uri);
-    if version != "1.0" {
-        let message = format!(
-            "A2A version `{version}` is not offered here, only 1.0; name it in the header A2A-Version"
-        );
-        return Ok(protocol_error(
-            &head.id,
-            VERSION_NOT_SUPPORTED,
-            &message,
-            "VERSION_NOT_SUPPORTED",
-        ));
-    }
-    if head.method == "GetExtendedAgentCard" {
-        let message = "the extended card names addresses that are not this gateway's";
-        return Ok(protocol_error(
-            &head.id,
-            UNSUPPORTED_OPERATION,
-            message,
-            "UNSUPPORTED_OPERATION",
-        ));
+    if let Some((code, message, reason)) = not_offered(&head, &version(headers, uri), &body.bytes, &agent) {
+        return Ok(protocol_error(&head.id, code, &message, reason));
     }
     let slot = gateway.streams.clone().try_acquire_owned().map_err(|_| {
         count(&gateway.stats.overloads_total);
@@ -151,10 +133,66 @@ async fn answer(
         )
     });
     let called = match slot {
-        Ok(slot) => relay(gateway, &caller, &agent, headers, body.bytes, slot).await,
+        Ok(slot) => {
+            // One whose card has to name this address.
+            let card_url = (head.method == extended::METHOD).then(|| agent_url(gateway, headers, &agent));
+            let answered = exchange(gateway, &caller, &agent, headers, body.bytes).await;
+            passed_back(gateway, answered, card_url, slot).await
+        }
         Err(full) => Err(full),
     };
     Ok(called.unwrap_or_else(|rejection| failure(&head.id, &rejection.into())))
+}
+
+/// What the gateway does not offer, as the protocol's error: code, message, reason.
+fn not_offered(
+    head: &Head,
+    version: &str,
+    body: &[u8],
+    agent: &RoutedAgent,
+) -> Option<(i32, String, &'static str)> {
+    if version != "1.0" {
+        let message = format!(
+            "A2A version `{version}` is not offered here, only 1.0; name it in the header A2A-Version"
+        );
+        return Some((VERSION_NOT_SUPPORTED, message, "VERSION_NOT_SUPPORTED"));
+    }
+    if push::is_asked_for(&head.method, body) {
+        let message = "push notifications are not offered: stream, or ask for the task again";
+        let reason = "PUSH_NOTIFICATION_NOT_SUPPORTED";
+        return Some((PUSH_NOTIFICATION_NOT_SUPPORTED, message.to_owned(), reason));
+    }
+    if head.method == extended::METHOD && !extended::is_offered(&agent.card) {
+        let message = "the agent's card names no extended card".to_owned();
+        return Some((UNSUPPORTED_OPERATION, message, "UNSUPPORTED_OPERATION"));
+    }
+    None
+}
+
+/// The agent's answer as the client's: as it comes, or with the card in it rewritten.
+async fn passed_back(
+    gateway: &Gateway,
+    answered: Result<(AgentAnswer, DecisionId), Rejection>,
+    card_url: Option<String>,
+    slot: OwnedSemaphorePermit,
+) -> Result<Response, Rejection> {
+    let (answer, id) = answered?;
+    let answered = match card_url {
+        Some(url) if answer.status == StatusCode::OK.as_u16() => {
+            let reply = extended::rewritten(answer, &url).await;
+            reply.map(|reply| decided(crate::reply::json(StatusCode::OK, &reply), &id))
+        }
+        _ => response(gateway, answer, &id, (gateway.stats.stream_opened(), slot)),
+    };
+    answered.map_err(|rejection| rejection.with_decision(id))
+}
+
+/// A response that names its decision.
+fn decided(mut response: Response, decision: &DecisionId) -> Response {
+    if let Ok(decision) = HeaderValue::from_str(decision.as_str()) {
+        response.headers_mut().insert(DECISION, decision);
+    }
+    response
 }
 
 /// What the gateway reads of a request: enough to answer an error.
@@ -220,14 +258,14 @@ fn version(headers: &HeaderMap, uri: &Uri) -> String {
     named.map_or_else(|| "0.3".to_owned(), |version| version.chars().take(20).collect())
 }
 
-async fn relay(
+/// Sends the client's bytes to the agent, and keeps the record of it.
+async fn exchange(
     gateway: &Arc<Gateway>,
     caller: &Caller,
     agent: &RoutedAgent,
     headers: &HeaderMap,
     body: Bytes,
-    slot: OwnedSemaphorePermit,
-) -> Result<Response, Rejection> {
+) -> Result<(AgentAnswer, DecisionId), Rejection> {
     let started = Instant::now();
     let at = gateway.clock.wall();
     let id = gateway.decision_id(at);
@@ -266,10 +304,10 @@ async fn relay(
         }],
         outcome,
     });
-    let answer =
-        answered.map_err(|failure| failure.rejection(Code::AgentFailed).with_decision(id.clone()))?;
-    let open = (gateway.stats.stream_opened(), slot);
-    response(gateway, answer, &id, open).map_err(|rejection| rejection.with_decision(id))
+    match answered {
+        Ok(answer) => Ok((answer, id)),
+        Err(failure) => Err(failure.rejection(Code::AgentFailed).with_decision(id)),
+    }
 }
 
 fn passed_on(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -314,9 +352,7 @@ fn response(
             response.headers_mut().insert(name, value);
         }
     }
-    if let Ok(decision) = HeaderValue::from_str(decision.as_str()) {
-        response.headers_mut().insert(DECISION, decision);
-    }
+    let mut response = decided(response, decision);
     response
         .headers_mut()
         .insert("x-accel-buffering", HeaderValue::from_static("no"));

@@ -345,3 +345,89 @@ async fn the_card_names_the_gateway_and_keeps_its_origin() {
         json!(format!("http://localhost:1{PATH}"))
     );
 }
+
+fn card_with(capabilities: &Value) -> String {
+    let mut card: Value = serde_json::from_str(&card()).unwrap();
+    card["capabilities"] = capabilities.clone();
+    card.to_string()
+}
+
+const EXTENDED: &str = r#"{"jsonrpc":"2.0","id":7,"method":"GetExtendedAgentCard"}"#;
+
+#[tokio::test]
+async fn the_extended_card_comes_from_the_agent_and_names_the_gateway() {
+    let lab = Lab::start().await;
+    let offered = card_with(&json!({ "extendedAgentCard": true, "pushNotifications": true }));
+    let node = AgentNode::start(111, &offered).await;
+    lab.publish(Vec::new(), vec![node.agent.clone()]).await;
+    // What the agent answers: its public card and a skill that only the network's users are told of.
+    let mut extended: Value = serde_json::from_str(&offered).unwrap();
+    extended["skills"] = json!([{ "id": "inner", "name": "Inner", "tags": [] }]);
+    let answer = json!({ "jsonrpc": "2.0", "id": 7, "result": extended }).to_string();
+    *node.script.lock().unwrap() = Script {
+        pieces: vec![answer.leak()],
+        ..Script::default()
+    };
+    let response = call(&lab, EXTENDED).send().await.unwrap();
+    assert!(response.headers().contains_key("x-daitn-decision"));
+    let told: Value = response.json().await.unwrap();
+    assert_eq!(node.called.lock().unwrap().pop().unwrap().body, EXTENDED);
+    let card = &told["result"];
+    assert_eq!(
+        (&told["id"], &card["skills"][0]["id"]),
+        (&json!(7), &json!("inner"))
+    );
+    assert_eq!(card["supportedInterfaces"][0]["url"], json!(lab.url(PATH)));
+    assert!(
+        card.get("signatures").is_none() && !told.to_string().contains("10.0.0.7"),
+        "{told}"
+    );
+    // An error of the agent's is the client's.
+    *node.script.lock().unwrap() = Script {
+        pieces: vec![r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32007,"message":"none"}}"#],
+        ..Script::default()
+    };
+    let told: Value = call(&lab, EXTENDED).send().await.unwrap().json().await.unwrap();
+    assert_eq!(told["error"]["code"], json!(-32007));
+    // What is no card is not passed on for one.
+    for nonsense in ["{}", "[]", "no json", r#"{"result":{}}"#, r#"{"result":7}"#] {
+        *node.script.lock().unwrap() = Script {
+            pieces: vec![nonsense],
+            ..Script::default()
+        };
+        let told: Value = call(&lab, EXTENDED).send().await.unwrap().json().await.unwrap();
+        assert_eq!(told["error"]["data"][0]["reason"], "E0601", "{nonsense}: {told}");
+    }
+    // The public card says that there is one, to those who ask for it.
+    let public = lab.get(&format!("{PATH}/.well-known/agent-card.json"), Scope::Query);
+    let public: Value = public.send().await.unwrap().json().await.unwrap();
+    assert_eq!(public["capabilities"]["extendedAgentCard"], json!(true));
+    assert_eq!(public["capabilities"]["pushNotifications"], json!(false));
+}
+
+#[tokio::test]
+async fn an_agent_is_not_made_to_call_addresses_of_the_clients() {
+    let lab = Lab::start().await;
+    let node = AgentNode::start(112, &card_with(&json!({ "pushNotifications": true }))).await;
+    lab.publish(Vec::new(), vec![node.agent.clone()]).await;
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":{},"configuration":{"taskPushNotificationConfig":{"url":"http://127.0.0.1:22/"}}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"SendStreamingMessage","params":{"configuration":{"task_push_notification_config":{"url":"http://[::1]/"}}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"CreateTaskPushNotificationConfig","params":{"taskId":"t","url":"https://example.org/hook"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ListTaskPushNotificationConfigs","params":{"taskId":"t"}}"#,
+    ] {
+        let told: Value = call(&lab, body).send().await.unwrap().json().await.unwrap();
+        // A2A 1.0, section 5.4: PushNotificationNotSupportedError.
+        assert_eq!(
+            (&told["id"], &told["error"]["code"]),
+            (&json!(1), &json!(-32003)),
+            "{body}"
+        );
+        assert_eq!(told["error"]["data"][0]["domain"], "a2a-protocol.org");
+    }
+    assert_eq!(
+        node.called.lock().unwrap().len(),
+        0,
+        "nothing of it reached the agent"
+    );
+}

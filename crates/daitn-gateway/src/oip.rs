@@ -179,6 +179,17 @@ struct TensorMetadata {
     datatype: &'static str,
     /// −1: any number of rows.
     shape: Vec<i64>,
+    /// What the protocol has no field for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    parameters: Option<TensorParameters>,
+}
+
+/// What the protocol has no field for, where it lets servers add to it.
+#[derive(Debug, Serialize, ToSchema)]
+struct TensorParameters {
+    /// Names of the columns, in their order: what a file has to hold.
+    columns: Vec<String>,
 }
 
 /// A line of the repository's index.
@@ -379,6 +390,13 @@ fn metadata(view: &View, served: &Served) -> OipOutcome {
         name,
         datatype: "FP32",
         shape,
+        parameters: None,
+    };
+    let input = TensorMetadata {
+        parameters: Some(TensorParameters {
+            columns: spec.features.clone(),
+        }),
+        ..fp32(INPUT, vec![-1, width(spec.features.len())])
     };
     let outputs = match &spec.task {
         Task::Classification { classes } => vec![
@@ -387,6 +405,7 @@ fn metadata(view: &View, served: &Served) -> OipOutcome {
                 name: "label",
                 datatype: "BYTES",
                 shape: vec![-1],
+                parameters: None,
             },
         ],
         Task::Regression => vec![fp32("value", vec![-1])],
@@ -395,7 +414,7 @@ fn metadata(view: &View, served: &Served) -> OipOutcome {
         name,
         versions: versions.unwrap_or_default(),
         platform: "daitn",
-        inputs: vec![fp32(INPUT, vec![-1, width(spec.features.len())])],
+        inputs: vec![input],
         outputs,
     };
     Ok(reply::json(StatusCode::OK, &metadata))

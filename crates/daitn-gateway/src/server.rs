@@ -64,11 +64,7 @@ impl Gateway {
         metrics: Option<MetricsText>,
     ) -> Result<GatewayHandle, StartError> {
         let listen = config.listen;
-        if config.tls.is_none() && !listen.ip().to_canonical().is_loopback() {
-            return Err(StartError::CertificateNeeded { listen });
-        }
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
-        let hosts = Hosts::new(&config)?;
+        let (tls, hosts) = usable(&config)?;
         let unbound = |source| StartError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(unbound)?;
         let local_addr = listener.local_addr().map_err(unbound)?;
@@ -94,6 +90,26 @@ impl Gateway {
         tracing::info!(%local_addr, secure = handle.secure, "the gateway listens");
         Ok(handle)
     }
+}
+
+impl GatewayConfig {
+    /// Whether a gateway could start with this, as far as can be known before anything is bound.
+    ///
+    /// # Errors
+    /// Where the certificate cannot be used, or is missing for an address that can be reached from outside, or a URL is
+    /// none.
+    pub fn check(&self) -> Result<(), StartError> {
+        usable(self).map(drop)
+    }
+}
+
+fn usable(config: &GatewayConfig) -> Result<(Option<TlsAcceptor>, Hosts), StartError> {
+    let listen = config.listen;
+    if config.tls.is_none() && !listen.ip().to_canonical().is_loopback() {
+        return Err(StartError::CertificateNeeded { listen });
+    }
+    let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+    Ok((tls, Hosts::new(config)?))
 }
 
 /// A gateway that runs.

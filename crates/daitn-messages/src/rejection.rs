@@ -58,7 +58,7 @@ codes! {
     /// A number outside its range.
     OutOfRange = "E0103", "value out of range", "A number lies outside the range that the error names. Nothing was changed.";
     /// No such thing.
-    NotFound = "E0104", "not found", "Nothing with this name exists, or you may not see it. List what there is, for instance with `daitn job list`.";
+    NotFound = "E0104", "not found", "Nothing with this name exists, or you may not see it. `daitn search` and the `list` of each kind of thing show what there is, for instance `daitn job list`; a file's path counts from where the command runs.";
     /// A signature that does not verify.
     BadSignature = "E0105", "signature does not verify", "A signed message was changed on its way or was signed with another key. If it repeats, compare the key of the control center with the one in your join token.";
     /// It exists already with other content.
@@ -186,10 +186,14 @@ impl Rejection {
     /// There is no such thing.
     #[must_use]
     pub fn not_found(kind: &str, id: impl fmt::Display) -> Self {
-        Self::new(
+        let missing = Self::new(
             Code::NotFound,
             format!("there is no {kind} `{id}` that you may see"),
-        )
+        );
+        match listing(kind) {
+            Some(command) => missing.with_hint(format!("`{command}` shows what there is.")),
+            None => missing,
+        }
     }
     /// The hint, or the code's page where none was given.
     #[must_use]
@@ -202,6 +206,22 @@ impl Rejection {
     }
 }
 
+/// The command that lists things of a kind.
+fn listing(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "agent" => "daitn agent list",
+        "aggregator" | "compute" | "entity" | "model-host" | "verifier" => "daitn search",
+        "API key" => "daitn key list",
+        "dataset" => "daitn data list",
+        "deployment" => "daitn model deployments",
+        "job" => "daitn job list",
+        "join token" => "daitn token list",
+        "model" => "daitn model list",
+        "node" => "daitn node list",
+        _ => return None,
+    })
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code.as_str(), self.message)
@@ -209,3 +229,17 @@ impl fmt::Display for Rejection {
 }
 
 impl std::error::Error for Rejection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_found_says_where_to_look() {
+        let hint = |kind: &str| Rejection::not_found(kind, "x").hint;
+        assert_eq!(hint("model"), "`daitn model list` shows what there is.");
+        assert_eq!(hint("join token"), "`daitn token list` shows what there is.");
+        // The page of the code stands in where no command lists such things.
+        assert_eq!(hint("accepted order for"), "");
+    }
+}

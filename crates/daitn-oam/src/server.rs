@@ -32,14 +32,24 @@ pub struct OamServer {
 }
 
 impl OamServer {
+    /// Refuses an address that other machines reach.
+    ///
+    /// # Errors
+    /// If the address is not loopback.
+    pub fn check(address: SocketAddr) -> Result<(), ServeError> {
+        if address.ip().is_loopback() {
+            Ok(())
+        } else {
+            Err(ServeError::NotLoopback(address))
+        }
+    }
+
     /// Binds and serves.
     ///
     /// # Errors
     /// If the address is not loopback or cannot be bound.
     pub async fn bind(address: SocketAddr, metrics: Metrics, health: Health) -> Result<Self, ServeError> {
-        if !address.ip().is_loopback() {
-            return Err(ServeError::NotLoopback(address));
-        }
+        Self::check(address)?;
         let failed = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -60,10 +70,10 @@ impl OamServer {
         Ok(Self { address, stop, task })
     }
 
-    /// Where it listens.
+    /// The page's URL.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn url(&self) -> String {
+        format!("http://{}/metrics", self.address)
     }
 
     /// Ends it, after the answers under way.
@@ -112,14 +122,14 @@ mod tests {
         let server = OamServer::bind("127.0.0.1:0".parse().unwrap(), metrics, health.clone())
             .await
             .unwrap();
-        assert_eq!(get(server.address(), "/readyz").await, (200, "[]".to_owned()));
+        assert_eq!(get(server.address, "/readyz").await, (200, "[]".to_owned()));
         health
             .add("store", || async { Err("disk full".to_owned()) })
             .await;
-        let (status, body) = get(server.address(), "/readyz").await;
+        let (status, body) = get(server.address, "/readyz").await;
         assert_eq!(status, 503);
         assert_eq!(body, r#"[{"check":"store","ok":false,"cause":"disk full"}]"#);
-        assert_eq!(get(server.address(), "/metrics").await.1, "# EOF\n");
+        assert_eq!(get(server.address, "/metrics").await.1, "# EOF\n");
         server.shutdown().await;
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    str::FromStr,
 };
 
 /// The configuration of a process.
@@ -125,17 +126,26 @@ impl Default for Node {
     }
 }
 
+/// An address, or `off`: as it is written in the configuration and on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AddressOrOff(pub(crate) Option<SocketAddr>);
+
+impl FromStr for AddressOrOff {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let wrong = |_| format!("`{text}` is neither \"off\" nor an address such as 127.0.0.1:8470");
+        text.parse().map(|address| Self(Some(address))).map_err(wrong)
+    }
+}
+
 fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text == "off" {
-        return Ok(None);
-    }
-    let wrong = |_| {
-        de::Error::custom(format!(
-            "`{text}` is neither \"off\" nor an address such as 127.0.0.1:8470"
-        ))
-    };
-    text.parse().map(Some).map_err(wrong)
+    text.parse::<AddressOrOff>()
+        .map(|given| given.0)
+        .map_err(de::Error::custom)
 }
 
 impl Config {

@@ -2,7 +2,7 @@
 
 use daitn_messages::rejection::{Code, Rejection};
 use serde_json::Value;
-use std::{fmt::Display, path::Path};
+use std::{fmt::Display, io, path::Path};
 
 /// Exit codes of the command. They are a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,15 @@ impl Failure {
     /// A file that cannot be read or written.
     pub(crate) fn file(path: &Path, error: impl Display) -> Self {
         Self::usage(format!("{}: {error}", path.display()))
+    }
+    /// What the system says of a file of the user. One that is not there is `E0104`, whichever command looked for it.
+    pub(crate) fn io(path: &Path, error: &io::Error) -> Self {
+        let mut failure = Self::file(path, error);
+        if error.kind() == io::ErrorKind::NotFound {
+            failure.rejection.code = Code::NotFound;
+            failure = failure.hint("Check the path: it counts from the directory in which the command runs.");
+        }
+        failure
     }
     /// No connection.
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {

@@ -46,22 +46,14 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The path of something that is there, from the root.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    fs::canonicalize(path).map_err(|error| Failure::io(path, &error))
+}
+
 /// Reads a text file of the user.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
-    let failed = |error: io::Error| {
-        let failure = Failure::file(path, &error);
-        if error.kind() == io::ErrorKind::NotFound {
-            Failure {
-                rejection: daitn_messages::rejection::Rejection {
-                    code: Code::NotFound,
-                    ..failure.rejection
-                },
-                ..failure
-            }
-        } else {
-            failure
-        }
-    };
+    let failed = |error: io::Error| Failure::io(path, &error);
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
     file.take(TEXT_BYTES_MAX + 1)
@@ -133,6 +125,9 @@ fn read_key(path: &Path) -> Result<NodeKey, Failure> {
     Ok(NodeKey::from_bytes(bytes.as_bytes()))
 }
 
+/// The lock's name in a state directory.
+const LOCK: &str = "lock";
+
 /// A state directory in use by this process. Dropped with the process, also when it is killed.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -140,10 +135,15 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Whether some process has had this directory: without one nothing is kept there.
+    pub(crate) fn exists(directory: &Path) -> bool {
+        directory.join(LOCK).exists()
+    }
+
     /// Takes the directory, or says that another process has it.
     pub(crate) fn take(directory: &Path) -> Result<Self, Failure> {
         private_directory(directory)?;
-        let path = directory.join("lock");
+        let path = directory.join(LOCK);
         let file = OpenOptions::new()
             .read(true)
             .write(true)

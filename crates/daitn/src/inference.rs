@@ -14,6 +14,8 @@ pub(crate) struct Query {
     input: String,
     datatype: String,
     n_features: Option<usize>,
+    /// Names of the columns, where the server tells them.
+    columns: Vec<String>,
 }
 
 /// Rows of feature values.
@@ -60,11 +62,24 @@ impl Query {
             .as_array()
             .and_then(|shape| shape.last()?.as_i64())
             .and_then(|size| usize::try_from(size).ok());
+        let columns = input["parameters"]["columns"].as_array().into_iter().flatten();
         Ok(Self {
             input: text("name")?,
             datatype: text("datatype")?,
             n_features,
+            columns: columns.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
         })
+    }
+
+    /// The columns that the model takes, in its order.
+    pub(crate) fn columns(&self) -> Result<&[String], Failure> {
+        if self.columns.is_empty() {
+            return Err(Failure::usage(
+                "the model's metadata names no columns, so that a file cannot be read for it",
+            )
+            .hint("Give the values in the model's order: --row VALUES."));
+        }
+        Ok(&self.columns)
     }
 
     /// The body of an inference request.
@@ -170,7 +185,8 @@ impl Rows {
     /// Rows from a CSV file: the model's feature columns, wherever they stand.
     pub(crate) fn from_csv(path: &Path, features: &[String]) -> Result<Self, Failure> {
         let failed = |error: csv::Error| Failure::file(path, error);
-        let mut reader = csv::Reader::from_path(path).map_err(failed)?;
+        let file = std::fs::File::open(path).map_err(|error| Failure::io(path, &error))?;
+        let mut reader = csv::Reader::from_reader(file);
         let header = reader.headers().map_err(failed)?.clone();
         let positions: Result<Vec<usize>, Failure> = features
             .iter()

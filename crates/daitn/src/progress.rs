@@ -3,7 +3,7 @@
 use crate::{
     output::Output,
     paint::Paint,
-    render::{bytes, sparkline},
+    render::{bytes, counted, sparkline},
     views::phase_word,
 };
 use daitn_messages::job::{CycleView, JobEvent, JobPhase, JobView};
@@ -70,10 +70,10 @@ impl Progress {
                 } else {
                     self.paint.bad("✗")
                 };
-                let n = report.evaluation.n_examples;
                 self.line(&format!(
-                    "{mark} {unit} found {} {value:.4} on {n} records",
-                    report.metric.as_str()
+                    "{mark} {unit} found {} {value:.4} on {}",
+                    report.metric.as_str(),
+                    counted(report.evaluation.n_examples, "record")
                 ));
             }
             // The first conductor is the plan's: only a replacement is worth a line.
@@ -156,10 +156,10 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.set_message(format!(
-                "loss {:.4} {}  {} sites  {:.0} ms a cycle",
+                "loss {:.4} {}  {}  {:.0} ms a cycle",
                 cycle.loss,
                 sparkline(&self.losses, CURVE_WIDTH),
-                cycle.n_sites,
+                counted(cycle.n_sites, "site"),
                 cycle.cycle_ms
             ));
             return;
@@ -167,8 +167,11 @@ impl Progress {
         let every = u64::from(self.cycles.div_ceil(N_LINES).max(1));
         if done == 1 || done.is_multiple_of(every) || done == u64::from(self.cycles) {
             self.line(&format!(
-                "cycle {done}/{}  loss {:.4}  {} sites  {:.0} ms",
-                self.cycles, cycle.loss, cycle.n_sites, cycle.cycle_ms
+                "cycle {done}/{}  loss {:.4}  {}  {:.0} ms",
+                self.cycles,
+                cycle.loss,
+                counted(cycle.n_sites, "site"),
+                cycle.cycle_ms
             ));
         }
     }
@@ -179,10 +182,10 @@ impl Progress {
             self.losses.last().unwrap_or(&0.0),
         );
         format!(
-            "{}{} {} cycles  loss {first:.4} → {last:.4} {}  {} moved",
+            "{}{} {}  loss {first:.4} → {last:.4} {}  {} moved",
             self.indent,
             self.paint.good("✓"),
-            self.losses.len(),
+            counted(self.losses.len(), "cycle"),
             sparkline(&self.losses, CURVE_WIDTH),
             bytes(self.n_bytes)
         )

@@ -38,6 +38,8 @@ pub(crate) struct Published {
     version: Option<u64>,
     /// Whether others find it now.
     published: bool,
+    /// The node's directory.
+    node_dir: PathBuf,
 }
 
 impl Shown for Published {
@@ -46,7 +48,10 @@ impl Shown for Published {
         match (self.published, self.version) {
             (true, Some(version)) => format!("{entity} version {version} is published"),
             (true, None) => format!("{entity} is published"),
-            (false, _) => format!("{entity} takes effect when the node runs: daitn node run"),
+            (false, _) => format!(
+                "{entity} takes effect when the node runs: daitn node run --dir {}",
+                self.node_dir.display()
+            ),
         }
     }
     fn names(&self) -> Vec<String> {
@@ -84,6 +89,7 @@ pub(crate) async fn tell(node: &Path, written: Written) -> Result<Published, Fai
             entity,
             version: None,
             published: false,
+            node_dir: node.to_owned(),
         });
     };
     let begun = Instant::now();
@@ -99,6 +105,7 @@ pub(crate) async fn tell(node: &Path, written: Written) -> Result<Published, Fai
                     entity,
                     version: Some(found.version),
                     published: true,
+                    node_dir: node.to_owned(),
                 });
             }
         }

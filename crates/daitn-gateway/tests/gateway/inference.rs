@@ -147,7 +147,8 @@ async fn models_say_what_they_take_and_which_versions_there_are() {
     assert_eq!(
         metadata,
         json!({ "name": "digits", "versions": ["1", "2", "7"], "platform": "daitn",
-            "inputs": [{ "name": "input", "datatype": "FP32", "shape": [-1, 3] }],
+            "inputs": [{ "name": "input", "datatype": "FP32", "shape": [-1, 3],
+                         "parameters": { "columns": ["x0", "x1", "x2"] } }],
             "outputs": [{ "name": "probabilities", "datatype": "FP32", "shape": [-1, 2] },
                         { "name": "label", "datatype": "BYTES", "shape": [-1] }] })
     );

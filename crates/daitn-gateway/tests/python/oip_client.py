@@ -54,7 +54,8 @@ def main():
     assert not client.is_model_ready("no-such-model", headers=headers())
     assert client.get_server_metadata(headers=headers())["name"] == "daitn"
     metadata = client.get_model_metadata(model, headers=headers())
-    assert metadata["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 3]}], metadata
+    columns = {"columns": ["x0", "x1", "x2"]}
+    assert metadata["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 3], "parameters": columns}], metadata
     index = client.get_model_repository_index(headers=headers())
     assert {"name": model, "version": "1", "state": "READY", "reason": ""} in index, index
 

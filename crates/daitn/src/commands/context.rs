@@ -4,7 +4,7 @@ use super::App;
 use crate::{
     context::{ApiKey, Context, Contexts},
     failure::{Ending, Exit, Failure},
-    files::read_secret,
+    files::{absolute, read_secret},
     paint::Paint,
     views::{Done, List, Row},
 };
@@ -60,6 +60,7 @@ pub(crate) fn run(app: &App, command: Command) -> Ending {
                 return Err(Failure::new(Code::Conflict, message)
                     .hint(format!("Take another name, or use it: daitn context use {name}")));
             }
+            let ca_file = ca_file.as_deref().map(absolute).transpose()?;
             let api_key = key.as_deref().map(read_secret).transpose()?.map(ApiKey::new);
             contexts.contexts.insert(
                 name.clone(),

@@ -146,7 +146,11 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
             (Ok((url, context)), _) => {
                 findings.extend(checks::gateway(&url, Some(&context), app.global.timeout.0).await);
             }
-            (Err(failure), None) => return Err(failure),
+            (Err(failure), None) => findings.push(Finding::fail(
+                "context",
+                failure.rejection.message,
+                failure.rejection.hint,
+            )),
             // Only the node's directory was to be looked at.
             (Err(_), Some(_)) => {}
         },

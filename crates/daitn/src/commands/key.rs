@@ -78,7 +78,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
         }
         Command::Revoke { key, yes } => {
             let key: ApiKeyId = parsed(&key)?;
-            confirmed(yes, &format!("revoking {key}"))?;
+            confirmed(
+                yes,
+                &format!("revoking {key} cannot be undone: whoever uses it is refused at once"),
+            )?;
             let _: serde_json::Value = client.ask(&Operation::RevokeKey(key.clone())).await?;
             app.output.show(&Done::new("revoked", &key))?;
         }

@@ -96,12 +96,12 @@ pub(crate) fn now() -> UnixMillis {
     UnixMillis(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
-/// Refuses a destructive verb without `--yes`: there is never a prompt.
+/// Refuses a verb that takes something away without `--yes`, and says what it would do: there is never a prompt.
 pub(crate) fn confirmed(yes: bool, what: &str) -> Result<(), Failure> {
     if yes {
         Ok(())
     } else {
-        Err(Failure::usage(format!("{what} cannot be undone")).hint("Add --yes if you mean it."))
+        Err(Failure::usage(what).hint("Add --yes if you mean it."))
     }
 }
 

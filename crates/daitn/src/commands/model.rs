@@ -9,7 +9,6 @@ use crate::{
 };
 use clap::Subcommand;
 use daitn_messages::{
-    descriptor::Body,
     ids::{DeploymentId, Slug},
     job::DeploymentView,
     operation::{ModelView, Operation},
@@ -99,12 +98,18 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
         }
         Command::Stop { deployment, yes } => {
             let deployment: DeploymentId = parsed(&deployment)?;
-            confirmed(yes, &format!("stopping {deployment}"))?;
+            confirmed(
+                yes,
+                &format!("stopping {deployment} ends its answers until the model is deployed again"),
+            )?;
             let _: serde_json::Value = client.ask(&Operation::StopDeployment(deployment.clone())).await?;
             app.output.show(&Done::new("stopped", &deployment))?;
         }
         Command::Rollback { model, yes } => {
-            confirmed(yes, &format!("rolling back {model}"))?;
+            confirmed(
+                yes,
+                &format!("rolling back {model} changes at once which version answers"),
+            )?;
             let view: DeploymentView = client.ask(&Operation::RollBack(model)).await?;
             app.output.show(&Deployed(view))?;
         }
@@ -163,18 +168,10 @@ async fn query(
     )?;
     let query = Query::of(&metadata)?;
     let rows = match file {
-        Some(file) => Rows::from_csv(&file, &features(client, &name, version).await?)?,
+        Some(file) => Rows::from_csv(&file, query.columns()?)?,
         None => Rows::from_arguments(rows)?,
     };
     let (answer, decision) = client.post(&format!("{path}/infer"), &query.body(&rows)?).await?;
     let answers = query.read(&answer, decision)?;
     app.output.show(&answers)
-}
-
-/// The columns that a model takes, by its card.
-async fn features(client: &Client, name: &Slug, version: Option<u32>) -> Result<Vec<String>, Failure> {
-    match find(client, name, version).await?.descriptor.body {
-        Body::Model(body) => Ok(body.spec.features),
-        _ => Err(Failure::internal("a model's card is not of a model")),
-    }
 }

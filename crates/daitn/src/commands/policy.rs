@@ -132,7 +132,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
             Ok(Exit::Done)
         }
         Command::Set { file, yes } => {
-            super::confirmed(yes, "replacing the domain's policy")?;
+            super::confirmed(
+                yes,
+                "the domain's policy is replaced; the one in force is shown by `daitn policy get`",
+            )?;
             let _: serde_json::Value = app
                 .client()?
                 .ask(&Operation::SetPolicy(read_text(&file)?))

@@ -7,7 +7,7 @@ use crate::{
     measure::Span,
     output::Shown,
     paint::Paint,
-    render::{count, facts},
+    render::{count, counted, facts},
 };
 use clap::Args;
 use daitn_messages::operation::{Operation, StatusView};
@@ -42,8 +42,9 @@ pub(crate) async fn run(app: &App, arguments: &Arguments) -> Ending {
                 return Ok(Exit::Done);
             }
             Ok(status) => Failure::timed_out(format!(
-                "{} nodes were online in time, {} entities described",
-                status.nodes_online, status.descriptors
+                "{} online in time, {} published",
+                counted(status.nodes_online, "node"),
+                counted(status.descriptors, "descriptor")
             ))
             .hint("See which are missing: daitn node list"),
             Err(failure) => failure,
@@ -91,7 +92,7 @@ impl Shown for Status {
                 format!("{} active of {}", count(status.jobs_active), count(status.jobs)),
             ),
             ("Models served", count(status.models_served)),
-            ("Log", format!("{} leaves", count(status.leaves))),
+            ("Log leaves", count(status.leaves)),
             ("Registry", format!("version {}", count(status.state_version))),
             ("Center", format!("{center}, build {}", status.build)),
         ];

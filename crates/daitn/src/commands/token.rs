@@ -85,7 +85,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
         }
         Command::Revoke { token, yes } => {
             let token: TokenId = parsed(&token)?;
-            confirmed(yes, &format!("revoking {token}"))?;
+            confirmed(yes, &format!("revoking {token} cannot be undone"))?;
             let _: serde_json::Value = client.ask(&Operation::RevokeToken(token.clone())).await?;
             app.output.show(&Done::new("revoked", &token))?;
         }

@@ -2,7 +2,7 @@
 
 use super::App;
 use crate::{
-    config::Config,
+    config::{AddressOrOff, Config},
     failure::{Ending, Failure},
     roles::{
         center::{self, RunCenter},
@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Also run a relay at this TCP address, for nodes that UDP does not reach
     #[arg(long, value_name = "ADDRESS")]
     relay: Option<SocketAddr>,
+    /// Where /metrics, /livez and /readyz are served, to this machine only; `off`: nowhere; without it a free port
+    #[arg(long, value_name = "ADDRESS|off")]
+    metrics_listen: Option<AddressOrOff>,
     /// Certificate chain for HTTPS, PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -89,6 +92,9 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
     }
     if let Some(relay) = arguments.relay {
         config.center.relay = Some(relay);
+    }
+    if let Some(listen) = arguments.metrics_listen {
+        config.metrics.listen = listen.0;
     }
     if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
         config.gateway.tls = Some(TlsFiles {

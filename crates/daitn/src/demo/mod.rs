@@ -18,7 +18,7 @@ use crate::{
     output::{Output, Shown},
     render::{count, section},
     shutdown::Stop,
-    views::{Given, Hits, described, label_bars},
+    views::{Given, Hits, described, label_bars, total_ms},
 };
 use cast::{AGENT, FACILITATOR, MODEL, PROVIDERS};
 use clap::Args;
@@ -38,7 +38,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use summary::Summary;
+use summary::{AgentAnswer, Summary};
 
 /// Seed of the split, and of everything that is trained.
 const SEED: u64 = 7;
@@ -168,7 +168,7 @@ async fn tell(network: &mut Network, narrator: &mut Narrator, output: Output) ->
     let trained = train(network, narrator, output, &plan).await?;
     let centralised_accuracy = compare(narrator, &digits, &dealt, &plan.request)?;
     let hold_out = dealt.hold_outs.concat();
-    let agent_said = ask_agent(network, narrator, &digits, hold_out[0]).await?;
+    let agent = ask_agent(network, narrator, &digits, hold_out[0]).await?;
     let (answered, killed) = query(network, narrator, &digits, &hold_out).await?;
     let n_nodes = network.n_nodes() + 1;
     let a = &trained.actual;
@@ -184,13 +184,14 @@ async fn tell(network: &mut Network, narrator: &mut Narrator, output: Output) ->
             plan.prediction.ms,
             plan.prediction.ms_high,
         ],
-        actual_ms: a.preparing_ms + a.training_ms + a.verifying_ms + a.deploying_ms,
+        actual_ms: total_ms(a),
+        phases: *a,
         predicted_bytes: plan.prediction.bytes,
         actual_bytes: a.bytes,
         sites_away: plan.sites.iter().filter(|site| site.compute.is_some()).count(),
         queries: answered.into(),
         killed,
-        agent_said,
+        agent,
         total_ms: narrator.elapsed_ms(),
         steps_ms: narrator.end(),
         kept: false,
@@ -324,7 +325,7 @@ async fn train(
     plan: &Plan,
 ) -> Result<JobView, Failure> {
     narrator.step(
-        "the job",
+        summary::JOB_STEP,
         "Train where the data is, verify on data that no trainer saw, deploy two replicas",
     );
     let begun = job::apply(&network.client, plan.id.clone(), None).await?;
@@ -361,7 +362,7 @@ async fn ask_agent(
     narrator: &mut Narrator,
     digits: &Digits,
     record: usize,
-) -> Result<String, Failure> {
+) -> Result<AgentAnswer, Failure> {
     narrator.step(
         "the agent",
         "Ask an A2A agent behind a node to read a digit; it asks the network's model",
@@ -383,12 +384,20 @@ async fn ask_agent(
         &format!("Which digit is this? {}", pixels.join(" ")),
     )
     .await?;
-    narrator.good(format!(
-        "{agent} says: “{}” (it is a {})",
-        said.text,
-        digits.label(record)
-    ));
-    Ok(said.text)
+    let answer = AgentAnswer::of(said.text, digits.label(record));
+    let told = format!("{agent} says: “{}”", answer.said);
+    if answer.right {
+        narrator.good(format!(
+            "{told} It is a {}, of which no trainer saw this one.",
+            answer.digit
+        ));
+    } else {
+        narrator.refused(format!(
+            "{told} It is a {}: the network did its part, the model is wrong about this one.",
+            answer.digit
+        ));
+    }
+    Ok(answer)
 }
 
 /// Waits until the agent is found by its skill.

@@ -1,4 +1,5 @@
-//! How the demo tells its story: numbered steps on standard error, in colour on a terminal and plainly elsewhere.
+//! How the demo tells its story: numbered steps on standard error, in colour on a terminal and plainly elsewhere, each
+//! with the time that it took at its end.
 
 use crate::{output::Output, paint::Paint, render::duration_ms};
 use std::time::Instant;
@@ -43,13 +44,8 @@ impl Narrator {
         self.end_step();
         self.n_steps += 1;
         self.step = Some((name, Instant::now()));
-        let at = duration_ms(ms_since(self.begun));
         let number = self.paint.name(format!("{:>2}", self.n_steps));
-        self.output.say(format!(
-            "\n{number}  {}  {}",
-            self.paint.bold(title),
-            self.paint.dim(at)
-        ));
+        self.output.say(format!("\n{number}  {}", self.paint.bold(title)));
     }
 
     /// A line of a step, or several.
@@ -73,7 +69,7 @@ impl Narrator {
         self.tell(format!("{} {}", self.paint.good("✓"), text.as_ref()));
     }
 
-    /// Something that went wrong on purpose.
+    /// Something that did not.
     pub(crate) fn refused(&self, text: impl AsRef<str>) {
         self.tell(format!("{} {}", self.paint.bad("✗"), text.as_ref()));
     }
@@ -91,7 +87,9 @@ impl Narrator {
 
     fn end_step(&mut self) {
         if let Some((name, begun)) = self.step.take() {
-            self.times.push((name, ms_since(begun)));
+            let took = ms_since(begun);
+            self.tell(self.paint.dim(format!("{name}: {}", duration_ms(took))));
+            self.times.push((name, took));
         }
     }
 }

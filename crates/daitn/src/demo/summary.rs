@@ -4,10 +4,17 @@ use super::queries::Answered;
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, bytes, duration_ms, facts, percent, section},
+    render::{Table, bytes, counted, duration_ms, facts, percent, section},
+    views::phases,
 };
-use daitn_messages::{ids::JobId, job::JobView};
+use daitn_messages::{
+    ids::JobId,
+    job::{Actual, JobView},
+};
 use serde::Serialize;
+
+/// The step in which the job runs: its time is told phase by phase.
+pub(crate) const JOB_STEP: &str = "the job";
 
 /// The summary.
 #[derive(Debug, Serialize)]
@@ -30,6 +37,8 @@ pub(crate) struct Summary {
     pub(crate) predicted_ms: [u64; 3],
     /// Time of the job, milliseconds.
     pub(crate) actual_ms: u64,
+    /// Time of each phase of the job, and bytes moved.
+    pub(crate) phases: Actual,
     /// Bytes predicted.
     pub(crate) predicted_bytes: u64,
     /// Bytes of weights and updates moved between nodes.
@@ -40,8 +49,8 @@ pub(crate) struct Summary {
     pub(crate) queries: Queries,
     /// The node that was killed in the middle of the queries.
     pub(crate) killed: String,
-    /// What the agent answered.
-    pub(crate) agent_said: String,
+    /// What the agent answered, and whether that is so.
+    pub(crate) agent: AgentAnswer,
     /// Time of each step, milliseconds.
     pub(crate) steps_ms: Vec<(&'static str, u64)>,
     /// Time of the whole, milliseconds.
@@ -50,6 +59,28 @@ pub(crate) struct Summary {
     pub(crate) kept: bool,
     /// Commands to look further.
     pub(crate) look_further: Vec<String>,
+}
+
+/// What the agent answered.
+#[derive(Debug, Serialize)]
+pub(crate) struct AgentAnswer {
+    /// In its words.
+    pub(crate) said: String,
+    /// Which digit it is.
+    pub(crate) digit: u32,
+    /// Whether the agent said so.
+    pub(crate) right: bool,
+}
+
+impl AgentAnswer {
+    /// Of these words about this digit. The agent says `This is a 5. …`.
+    pub(crate) fn of(said: String, digit: u32) -> Self {
+        let right = said
+            .strip_prefix("This is a ")
+            .and_then(|rest| rest.split('.').next())
+            .is_some_and(|class| class == digit.to_string());
+        Self { said, digit, right }
+    }
 }
 
 /// What came of the queries.
@@ -109,8 +140,10 @@ impl Shown for Summary {
             (
                 "Way",
                 format!(
-                    "{} cycles of {} with {}",
-                    self.cycles, self.plan_kind, self.strategy
+                    "{} of {} with {}",
+                    counted(self.cycles, "cycle"),
+                    self.plan_kind,
+                    self.strategy
                 ),
             ),
             (
@@ -121,8 +154,9 @@ impl Shown for Summary {
                         bytes(self.actual_bytes)
                     ),
                     n => format!(
-                        "{} of weights; {n} sites let a facility train",
-                        bytes(self.actual_bytes)
+                        "{} of weights; {} let a facility train",
+                        bytes(self.actual_bytes),
+                        counted(n, "site")
                     ),
                 },
             ),
@@ -137,7 +171,7 @@ impl Shown for Summary {
                     micros(q.longest_micros)
                 ),
             ),
-            ("Agent", format!("“{}”", self.agent_said)),
+            ("Agent", self.agent(paint)),
             (
                 "Nodes",
                 format!(
@@ -163,6 +197,16 @@ impl Shown for Summary {
 }
 
 impl Summary {
+    fn agent(&self, paint: Paint) -> String {
+        let agent = &self.agent;
+        let verdict = if agent.right {
+            paint.good("right")
+        } else {
+            paint.bad(format!("wrong: it is a {}", agent.digit))
+        };
+        format!("“{}”, which is {verdict}", agent.said)
+    }
+
     fn predicted(&self, paint: Paint) -> String {
         let mut table = Table::new(paint, &["", "PREDICTED", "ACTUAL"], "");
         let [low, expected, high] = self.predicted_ms;
@@ -187,6 +231,11 @@ impl Summary {
             .iter()
             .map(|(name, ms)| (*name, duration_ms(*ms)))
             .collect();
+        for (name, told) in &mut pairs {
+            if *name == JOB_STEP {
+                told.push_str(&format!(": {}", phases(&self.phases)));
+            }
+        }
         pairs.push(("all together", paint.bold(duration_ms(self.total_ms))));
         facts(paint, &pairs)
     }
@@ -195,4 +244,20 @@ impl Summary {
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn micros(n: u64) -> f64 {
     n as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_answer_of_the_agent_is_told_as_wrong() {
+        let right = |said: &str, digit| AgentAnswer::of(said.to_owned(), digit).right;
+        assert!(right("This is a 9. I am 98 % sure.", 9));
+        assert!(!right("This is a 5. I am 99 % sure.", 9));
+        assert!(!right(
+            "I read digits of 64 pixels, and found 9 numbers in your message.",
+            9
+        ));
+    }
 }

@@ -32,6 +32,12 @@ pub(crate) fn count(n: u64) -> String {
     text
 }
 
+/// `1 site`, `5 sites`, `1,797 sites`: a count and its noun, whose plural takes an `s`.
+pub(crate) fn counted(n: impl TryInto<u64>, noun: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 /// `240 ms`, `1.3 s`, `2 min 5 s`, `3 h 2 min`.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub(crate) fn duration_ms(ms: u64) -> String {
@@ -82,6 +88,8 @@ mod tests {
         assert_eq!(count(1_797), "1,797");
         assert_eq!(count(12), "12");
         assert_eq!(count(1_234_567), "1,234,567");
+        let sites = [0_usize, 1, 1_797].map(|n| counted(n, "site"));
+        assert_eq!(sites, ["0 sites", "1 site", "1,797 sites"]);
         assert_eq!(duration_ms(240), "240 ms");
         assert_eq!(duration_ms(125_000), "2 min 5 s");
         assert_eq!(age(UnixMillis(0), UnixMillis(7_300_000)), "2h");

@@ -3,7 +3,7 @@
 
 use super::{
     bound::{Bound, again},
-    oam,
+    oam, ports,
 };
 use crate::{
     config::Config,
@@ -60,7 +60,15 @@ pub(crate) async fn run(given: RunCenter<'_>, output: Output) -> Result<Exit, Fa
         context,
         stop_with_stdin,
     } = given;
-    let _lock = Lock::take(directory)?;
+    // Whose directory it is comes first: the process that has it has its ports too.
+    let _lock = if Lock::exists(directory) {
+        let lock = Lock::take(directory)?;
+        ports::center(&config, directory)?;
+        lock
+    } else {
+        ports::center(&config, directory)?;
+        Lock::take(directory)?
+    };
     let stop = Stop::new(stop_with_stdin)?;
     let parts = start(directory, &config).await?;
     let admin = admin_key(directory, &config, &parts.center).await?;
@@ -359,11 +367,12 @@ fn tell(
         None => format!("API key in {}", key_file(directory).display()),
     };
     output.say(format!(
-        "Domain {} is up.\n  APIs     {url}   {context_line}\n  Nodes    UDP {}\n  State    {}\n\nNext, in another \
+        "Domain {} is up.\n  APIs     {url}   {context_line}\n  Nodes    UDP {}\n  Metrics  {}\n  State    {}\n\nNext, in another \
          terminal:\n  daitn token create --organisation NAME     a token for a node of an organisation\n  daitn status\n\
          Stop it with Ctrl-C.",
         paint.name(domain),
         addresses.join(", "),
+        oam::told(parts.oam.as_ref()),
         directory.display()
     ));
     output.ready(&json!({
@@ -375,6 +384,6 @@ fn tell(
         "relay": peer.relay,
         "key_file": std::fs::canonicalize(key_file(directory)).unwrap_or_else(|_| key_file(directory)),
         "context": context,
-        "metrics": parts.oam.as_ref().map(|oam| format!("http://{}/metrics", oam.address())),
+        "metrics": parts.oam.as_ref().map(OamServer::url),
     }))
 }

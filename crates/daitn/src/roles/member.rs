@@ -63,7 +63,10 @@ impl Member {
                     ),
                 )
             }
-            .hint("Run it with `daitn node run --dir DIRECTORY`, or give another directory.")),
+            .hint(format!(
+                "Run it: daitn node run --dir {}. Or give another directory with --dir.",
+                directory.display()
+            ))),
             Err(_) if !Self::path(directory).exists() => Ok(()),
             Err(failure) => Err(failure),
         }

@@ -6,4 +6,5 @@ pub(crate) mod center;
 pub(crate) mod member;
 pub(crate) mod node;
 pub(crate) mod oam;
+pub(crate) mod ports;
 pub(crate) mod socket;

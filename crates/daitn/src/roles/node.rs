@@ -6,7 +6,7 @@ use crate::{
     failure::{Exit, Failure},
     files::{Lock, key, private_directory},
     output::Output,
-    roles::oam,
+    roles::{oam, ports},
     shutdown::Stop,
 };
 use daitn_fabric::{Endpoint, EndpointOptions};
@@ -43,14 +43,18 @@ pub(crate) async fn run(given: RunNode<'_>, output: Output) -> Result<Exit, Fail
     } = given;
     let member = Member::load(directory)?;
     let _lock = Lock::take(directory)?;
+    ports::udp(config.node.listen, "--listen")?;
+    ports::metrics(&config.metrics)?;
     let stop = Stop::new(stop_with_stdin)?;
     let endpoint = endpoint(directory, &config, &member).await?;
     let handle = start(directory, &config, &member, endpoint.clone()).await?;
     let oam = observe(directory, &config, &handle, endpoint).await?;
     let status = settled(&handle).await;
     output.say(format!(
-        "Node {} of {} runs. Stop it with Ctrl-C.",
-        member.name, member.organisation
+        "Node {} of {} runs.\n  Metrics  {}\nStop it with Ctrl-C.",
+        member.name,
+        member.organisation,
+        oam::told(oam.as_ref())
     ));
     output.ready(&json!({
         "event": "ready",
@@ -58,7 +62,7 @@ pub(crate) async fn run(given: RunNode<'_>, output: Output) -> Result<Exit, Fail
         "name": member.name,
         "organisation": member.organisation,
         "terminals": status.terminals,
-        "metrics": oam.as_ref().map(|oam| format!("http://{}/metrics", oam.address())),
+        "metrics": oam.as_ref().map(OamServer::url),
     }))?;
     let ending = tokio::select! {
         () = stop.wait() => Ok(Exit::Done),

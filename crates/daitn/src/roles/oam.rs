@@ -43,6 +43,19 @@ pub(crate) async fn serve(
     }
 }
 
+/// Where metrics are, for people.
+pub(crate) fn told(server: Option<&OamServer>) -> String {
+    server.map_or_else(
+        || "off".to_owned(),
+        |server| {
+            format!(
+                "{}   (this machine only; /livez and /readyz beside it)",
+                server.url()
+            )
+        },
+    )
+}
+
 /// A check that writes a file in the state directory and syncs it, as every decision has to.
 pub(crate) async fn check_disk(health: &Health, directory: &Path) {
     let directory = directory.to_owned();

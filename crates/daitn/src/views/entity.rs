@@ -206,8 +206,13 @@ pub(crate) fn label_bars(dataset: &DatasetBody) -> Option<String> {
         .iter()
         .zip(shares)
         .map(|(class, share)| {
-            let share = f64::from(*share);
-            format!("{class:>width$}  {}  {:>7}", bar(share, 24), percent(share))
+            // A cell under ten records is published as zero: that it is small, and no more.
+            let told = if *share > 0.0 {
+                percent(f64::from(*share))
+            } else {
+                "not told".to_owned()
+            };
+            format!("{class:>width$}  {}  {told:>8}", bar(f64::from(*share), 24))
         })
         .collect();
     Some(lines.join("\n"))

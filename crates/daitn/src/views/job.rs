@@ -4,9 +4,13 @@ use super::Row;
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, age, bytes, count, date_time, duration_ms, facts, section, sparkline},
+    render::{Table, age, bytes, count, counted, date_time, duration_ms, facts, section, sparkline},
 };
-use daitn_messages::job::{Actual, JobPhase, JobSummary, JobView};
+use daitn_messages::{
+    ids::EntityId,
+    job::{Actual, JobPhase, JobSummary, JobView, LeftOut},
+    rejection::Rejection,
+};
 use serde::Serialize;
 
 /// Width of a loss curve in characters.
@@ -81,7 +85,11 @@ impl Shown for Job {
         if !job.left_out.is_empty() {
             parts.push(section(paint, "Left out", &left_out(paint, job, wide)));
         }
-        parts.push(section(paint, "Predicted and actual", &against(paint, job)));
+        if job.phase.is_terminal() {
+            parts.push(section(paint, "Predicted and actual", &against(paint, job)));
+        } else {
+            parts.push(section(paint, "Predicted", &predicted(paint, job)));
+        }
         parts.join("\n\n")
     }
     fn names(&self) -> Vec<String> {
@@ -101,9 +109,10 @@ fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
         (
             "Way",
             format!(
-                "{}, {} of {n_planned} cycles closed",
+                "{}, {} of {} closed",
                 job.plan.kind.as_str(),
-                job.cycles.len()
+                job.cycles.len(),
+                counted(n_planned, "cycle")
             ),
         ),
         ("Accepted", date_time(job.accepted_at)),
@@ -149,9 +158,9 @@ fn training(paint: Paint, job: &JobView) -> String {
                 "Last cycle",
                 newest.map_or_else(String::new, |c| {
                     format!(
-                        "{} sites, {} examples, {:.0} ms",
-                        c.n_sites,
-                        count(c.n_examples),
+                        "{}, {}, {:.0} ms",
+                        counted(c.n_sites, "site"),
+                        counted(c.n_examples, "example"),
                         c.cycle_ms
                     )
                 }),
@@ -187,25 +196,77 @@ fn left_out(paint: Paint, job: &JobView, wide: bool) -> String {
     /// More lines than these are only shown with `-o wide`.
     const N_SHOWN_MAX: usize = 20;
     let mut table = Table::new(paint, &["SITE", "CYCLE", "WHY"], "");
+    let merged = merged(&job.left_out);
     let n = if wide {
-        job.left_out.len()
+        merged.len()
     } else {
-        job.left_out.len().min(N_SHOWN_MAX)
+        merged.len().min(N_SHOWN_MAX)
     };
-    for entry in &job.left_out[..n] {
-        let cycle = entry
-            .cycle
-            .map_or_else(|| "before the first".to_owned(), |c| c.to_string());
-        table.row([entry.dataset.to_string(), cycle, entry.reason.to_string()]);
+    for (dataset, reason, cycles) in &merged[..n] {
+        table.row([dataset.to_string(), spans(cycles), (*reason).to_string()]);
     }
     let mut text = table.text();
-    if n < job.left_out.len() {
-        text.push_str(&format!(
-            "\n… and {} more: -o wide shows them",
-            job.left_out.len() - n
-        ));
+    if n < merged.len() {
+        text.push_str(&format!("\n… and {} more: -o wide shows them", merged.len() - n));
     }
     text
+}
+
+/// One line for each site and reason, with all cycles in which it held, in the order of the first of them.
+fn merged(left_out: &[LeftOut]) -> Vec<(&EntityId, &Rejection, Vec<Option<u32>>)> {
+    let mut lines: Vec<(&EntityId, &Rejection, Vec<Option<u32>>)> = Vec::new();
+    for entry in left_out {
+        let same = lines
+            .iter_mut()
+            .find(|(dataset, reason, _)| *dataset == &entry.dataset && *reason == &entry.reason);
+        match same {
+            Some((_, _, cycles)) => cycles.push(entry.cycle),
+            None => lines.push((&entry.dataset, &entry.reason, vec![entry.cycle])),
+        }
+    }
+    lines
+}
+
+/// Cycles as people count them, from 1, runs joined: `before the first, 3 to 7, 9`.
+fn spans(cycles: &[Option<u32>]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if cycles.contains(&None) {
+        parts.push("before the first".to_owned());
+    }
+    let mut numbers: Vec<u32> = cycles.iter().flatten().map(|c| c.saturating_add(1)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let mut rest = numbers.as_slice();
+    while let Some(first) = rest.first() {
+        let n = rest
+            .iter()
+            .zip(*first..)
+            .take_while(|(found, next)| *found == next)
+            .count();
+        let last = rest[n - 1];
+        parts.push(if last == *first {
+            first.to_string()
+        } else {
+            format!("{first} to {last}")
+        });
+        rest = &rest[n..];
+    }
+    parts.join(", ")
+}
+
+/// What a job that goes on is expected to take; what it took is known when it has ended.
+fn predicted(paint: Paint, job: &JobView) -> String {
+    let p = &job.plan.prediction;
+    facts(
+        paint,
+        &[
+            (
+                "Time",
+                format!("{} to {}", duration_ms(p.ms_low), duration_ms(p.ms_high)),
+            ),
+            ("Bytes", bytes(p.bytes)),
+        ],
+    )
 }
 
 fn against(paint: Paint, job: &JobView) -> String {
@@ -214,17 +275,65 @@ fn against(paint: Paint, job: &JobView) -> String {
     let range = format!("{} to {}", duration_ms(p.ms_low), duration_ms(p.ms_high));
     table.row(["time".to_owned(), range, duration_ms(total_ms(a))]);
     table.row(["bytes".to_owned(), bytes(p.bytes), bytes(a.bytes)]);
-    let phases = format!(
+    format!("{}\n{}", table.text(), phases(a))
+}
+
+/// The time in each phase.
+pub(crate) fn phases(a: &Actual) -> String {
+    format!(
         "preparing {}, training {}, verifying {}, deploying {}",
         duration_ms(a.preparing_ms),
         duration_ms(a.training_ms),
         duration_ms(a.verifying_ms),
         duration_ms(a.deploying_ms)
-    );
-    format!("{}\n{phases}", table.text())
+    )
 }
 
 /// The time of all phases.
-fn total_ms(a: &Actual) -> u64 {
+pub(crate) fn total_ms(a: &Actual) -> u64 {
     a.preparing_ms + a.training_ms + a.verifying_ms + a.deploying_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daitn_messages::rejection::Code;
+
+    fn entry(dataset: &str, cycle: Option<u32>, why: &str) -> LeftOut {
+        LeftOut {
+            dataset: dataset.parse().unwrap(),
+            cycle,
+            reason: Rejection::new(Code::NodeLost, why),
+        }
+    }
+
+    #[test]
+    fn a_site_that_stays_away_is_told_once() {
+        let (a, b) = ("dataset:a/x", "dataset:b/x");
+        let left_out = [
+            entry(a, Some(2), "gone"),
+            entry(b, None, "no"),
+            entry(a, Some(3), "gone"),
+            entry(a, Some(4), "late"),
+            entry(a, Some(6), "gone"),
+        ];
+        let told: Vec<(String, String, String)> = merged(&left_out)
+            .into_iter()
+            .map(|(site, why, cycles)| (site.to_string(), why.message.clone(), spans(&cycles)))
+            .collect();
+        // Cycles are numbered from 0 on the wire and from 1 for people.
+        let line = |site: &str, why: &str, when: &str| (site.to_owned(), why.to_owned(), when.to_owned());
+        assert_eq!(
+            told,
+            [
+                line(a, "gone", "3 to 4, 7"),
+                line(b, "no", "before the first"),
+                line(a, "late", "5"),
+            ]
+        );
+        assert_eq!(
+            spans(&[Some(0), None, Some(1), Some(0)]),
+            "before the first, 1 to 2"
+        );
+    }
 }

@@ -9,7 +9,7 @@ mod verdict;
 
 pub(crate) use decision::{Answered, Decision};
 pub(crate) use entity::{Card, Hits, described, label_bars};
-pub(crate) use job::{Job, phase_word};
+pub(crate) use job::{Job, phase_word, phases, total_ms};
 pub(crate) use model::{Deployed, Model, Models};
 pub(crate) use verdict::Given;
 

@@ -4,7 +4,7 @@ use super::Row;
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, bytes, facts, section},
+    render::{Table, bytes, counted, facts, section},
 };
 use daitn_messages::{
     descriptor::ModelBody,
@@ -134,7 +134,11 @@ impl Shown for Model {
             pairs.push(("Architecture", architecture(&body.spec.architecture)));
             pairs.push((
                 "Predicts",
-                format!("{} from {} columns", body.spec.target, body.spec.features.len()),
+                format!(
+                    "{} from {}",
+                    body.spec.target,
+                    counted(body.spec.features.len(), "column")
+                ),
             ));
             pairs.push((
                 "Weights",
@@ -199,10 +203,10 @@ impl Shown for Deployed {
             (
                 "State",
                 format!(
-                    "{}, {} of {} replicas ready",
+                    "{}, {} of {} ready",
                     phase(paint, d.phase),
                     n_ready(d),
-                    d.replicas
+                    counted(d.replicas, "replica")
                 ),
             ),
             ("On", hosts.join("\n")),

@@ -3,7 +3,9 @@
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{PROSE_WIDTH, Table, bytes, count, date_time, duration_ms, facts, percent, section, wrapped},
+    render::{
+        PROSE_WIDTH, Table, bytes, count, counted, date_time, duration_ms, facts, percent, section, wrapped,
+    },
 };
 use daitn_messages::{
     plan::{Constraint, Exclusion, Plan, Prediction, Verdict},
@@ -37,19 +39,14 @@ impl Shown for Given {
 
 fn feasible(paint: Paint, plan: &Plan, wide: bool) -> String {
     let request = &plan.request;
-    let n_records = plan.sites.iter().map(|s| s.records).sum();
+    let n_records: u64 = plan.sites.iter().map(|s| s.records).sum();
     let mut parts = vec![format!(
-        "{} {} on {} sites with about {} records, {} {} of {}",
+        "{} {} on {} with about {}, {} of {}",
         paint.good("Feasible:"),
         paint.name(&request.model),
-        plan.sites.len(),
-        count(n_records),
-        plan.rounds,
-        if plan.kind.as_str() == "itinerary" {
-            "cycles"
-        } else {
-            "rounds"
-        },
+        counted(plan.sites.len(), "site"),
+        counted(n_records, "record"),
+        counted(plan.rounds, "cycle"),
         method(plan),
     )];
     parts.push(section(paint, "Sites", &sites(paint, plan)));
@@ -224,12 +221,14 @@ fn gates(request: &TrainingRequest, n_units: usize) -> String {
         "at most"
     };
     let gate = format!(
-        "{} of {n_units} verification units must find {} {sign} {}",
+        "{} of {} must find {} {sign} {}",
         v.required,
+        counted(n_units, "verification unit"),
         v.metric.as_str(),
         v.target
     );
     match &request.deployment {
+        Some(d) if d.replicas == 1 => format!("{gate}; then 1 replica is deployed"),
         Some(d) => format!("{gate}; then {} replicas are deployed", d.replicas),
         None => format!("{gate}; the model is then registered, not deployed"),
     }

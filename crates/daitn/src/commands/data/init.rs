@@ -4,9 +4,10 @@
 use super::super::App;
 use crate::{
     failure::{Ending, Exit, Failure},
+    files::absolute,
     output::Shown,
     paint::Paint,
-    render::count,
+    render::counted,
 };
 use clap::Args;
 use daitn_engine::data::{Inspection, Kind, inspect};
@@ -89,7 +90,9 @@ struct PolicyArguments {
 
 /// Runs it.
 pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
-    let inspection = inspect(&arguments.path).map_err(|error| {
+    // What is not there is told as everywhere, before anything is made of it.
+    let data = absolute(&arguments.path)?;
+    let inspection = inspect(&data).map_err(|error| {
         let message = format!("{}: {error}", arguments.path.display());
         Failure {
             exit: Exit::Usage,
@@ -109,12 +112,12 @@ pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
         );
     }
     let shown = file.display().to_string();
-    let text = description(arguments, &name, &target, &inspection)?;
-    std::fs::write(&file, text).map_err(|error| Failure::file(&file, error))?;
+    let text = description(arguments, &data, (&name, &target), &inspection)?;
+    std::fs::write(&file, text).map_err(|error| Failure::io(&file, &error))?;
     app.output.say(format!(
-        "{} records, {} columns. Read the policy in {shown}, then:\n  daitn data validate {shown}\n  daitn data preview {shown} --organisation NAME",
-        count(inspection.n_rows),
-        inspection.columns.len(),
+        "{}, {}. Read the policy in {shown}, then:\n  daitn data validate {shown}\n  daitn data preview {shown} --organisation NAME",
+        counted(inspection.n_rows, "record"),
+        counted(inspection.columns.len(), "column"),
     ));
     app.output.show(&Written {
         file,
@@ -168,12 +171,10 @@ fn target(arguments: &Arguments, inspection: &Inspection) -> Result<String, Fail
 
 fn description(
     arguments: &Arguments,
-    name: &Slug,
-    target: &str,
+    data: &Path,
+    (name, target): (&Slug, &str),
     inspection: &Inspection,
 ) -> Result<String, Failure> {
-    let path =
-        std::fs::canonicalize(&arguments.path).map_err(|error| Failure::file(&arguments.path, error))?;
     let title = arguments.title.clone().unwrap_or_else(|| name.to_string());
     let today = crate::render::date_time(crate::commands::now());
     let date = arguments
@@ -206,7 +207,7 @@ fn description(
     key(
         "The file. Never told to anybody, and never copied.",
         "path",
-        quoted(&path.to_string_lossy()),
+        quoted(&data.to_string_lossy()),
     );
     let listed: Vec<String> = columns.iter().map(|c| quoted(c)).collect();
     let about = "Columns that may be used as features, all of them numbers. Take out what may not.";

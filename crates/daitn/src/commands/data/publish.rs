@@ -4,6 +4,7 @@ use super::{super::App, show};
 use crate::{
     commands::confirmed,
     failure::{Ending, Exit, Failure},
+    files::absolute,
     preview,
     roles::member::Member,
     terminal,
@@ -91,7 +92,13 @@ pub(super) async fn publish(app: &App, arguments: PublishArguments) -> Ending {
 
 /// Takes a dataset back.
 pub(super) async fn withdraw(app: &App, arguments: WithdrawArguments) -> Ending {
-    confirmed(arguments.yes, &format!("withdrawing {}", arguments.name))?;
+    confirmed(
+        arguments.yes,
+        &format!(
+            "withdrawing {} ends its use by the network until it is published again",
+            arguments.name
+        ),
+    )?;
     let entity = terminal::withdraw(&arguments.node_dir, EntityKind::Dataset, &arguments.name).await?;
     app.output.show(&Done::new("withdrawn", &entity))?;
     Ok(Exit::Done)
@@ -99,7 +106,7 @@ pub(super) async fn withdraw(app: &App, arguments: WithdrawArguments) -> Ending 
 
 /// A description, its paths made absolute.
 fn load(file: &Path) -> Result<TerminalOptions, Failure> {
-    let absolute = std::fs::canonicalize(file).map_err(|error| Failure::file(file, error))?;
+    let absolute = absolute(file)?;
     match load_terminal(&absolute).map_err(|error| Failure::usage(error.to_string()))? {
         options @ TerminalOptions::Dataset(_) => Ok(options),
         other => Err(Failure::file(

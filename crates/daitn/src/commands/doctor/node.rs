@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::{
-    render::{bytes, count},
+    render::{bytes, counted},
     roles::member::terminals,
 };
 use daitn_terminals::{TerminalOptions, load_terminals};
@@ -55,7 +55,7 @@ fn terminal(options: &TerminalOptions) -> Finding {
         _ => return Finding::pass(check, "its file is valid"),
     };
     match daitn_engine::data::inspect(path) {
-        Ok(found) => Finding::pass(check, format!("{} records can be read", count(found.n_rows))),
+        Ok(found) => Finding::pass(check, format!("{} can be read", counted(found.n_rows, "record"))),
         Err(error) => Finding::fail(check, format!("its data: {error}"), error.remedy()),
     }
 }

@@ -260,7 +260,7 @@ fn write(app: &App, request: TrainingRequest, file: Option<PathBuf>) -> Ending {
     match &written.file {
         Some(path) => {
             std::fs::write(path, format!("{}\n", text.trim_end()))
-                .map_err(|error| Failure::file(path, error))?;
+                .map_err(|error| Failure::io(path, &error))?;
             app.output.say(format!("Next: daitn job plan {}", path.display()));
             app.output.show(&written)?;
         }

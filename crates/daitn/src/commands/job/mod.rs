@@ -114,7 +114,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
         Command::Watch { job } => watch(app, &app.client()?, parsed(&job)?).await,
         Command::Stop { job, yes } => {
             let job: JobId = parsed(&job)?;
-            confirmed(yes, &format!("stopping {job}"))?;
+            confirmed(
+                yes,
+                &format!("stopping {job} cannot be undone: it would have to be planned again"),
+            )?;
             let _: serde_json::Value = app.client()?.ask(&Operation::StopJob(job.clone())).await?;
             app.output.show(&Done::new("stopped", &job))?;
             Ok(Exit::Done)

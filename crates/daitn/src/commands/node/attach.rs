@@ -3,6 +3,7 @@
 use super::super::{App, confirmed};
 use crate::{
     failure::{Ending, Exit, Failure},
+    files::absolute,
     terminal,
     views::Done,
 };
@@ -87,7 +88,10 @@ pub(super) async fn attach(app: &App, arguments: AttachArguments) -> Ending {
 pub(super) async fn detach(app: &App, arguments: DetachArguments) -> Ending {
     confirmed(
         arguments.yes,
-        &format!("detaching {} {}", arguments.kind, arguments.name),
+        &format!(
+            "detaching {} {} withdraws it from the network until it is attached again",
+            arguments.kind, arguments.name
+        ),
     )?;
     terminal::withdraw(&arguments.node_dir, arguments.kind, &arguments.name).await?;
     app.output.show(&Done::new("detached", &arguments.name))?;
@@ -134,7 +138,7 @@ fn options(a: AttachArguments) -> Result<TerminalOptions, Failure> {
                 title,
                 description,
                 jurisdiction,
-                path: std::fs::canonicalize(&path).map_err(|error| Failure::file(&path, error))?,
+                path: absolute(&path)?,
                 features: Vec::new(),
                 target,
                 task: None,

@@ -2,7 +2,7 @@
 
 use super::super::{App, doctor, now};
 use crate::{
-    config::Config,
+    config::{AddressOrOff, Config},
     failure::{Ending, Exit, Failure},
     files::{Lock, key, private_directory, read_secret},
     output::Shown,
@@ -11,7 +11,7 @@ use crate::{
     roles::{
         member::{Member, terminals},
         node::{self, RunNode},
-        oam,
+        oam, ports,
     },
 };
 use clap::Args;
@@ -51,6 +51,9 @@ pub(crate) struct RunArguments {
     /// UDP address of the data plane, instead of the configuration's
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Where /metrics, /livez and /readyz are served, to this machine only; `off`: nowhere; without it a free port
+    #[arg(long, value_name = "ADDRESS|off")]
+    metrics_listen: Option<AddressOrOff>,
     /// Threads for training, instead of the configuration's
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -64,6 +67,7 @@ pub(super) async fn join(app: &App, arguments: JoinArguments) -> Ending {
     let text = read_secret(&arguments.token)?;
     let token = JoinToken::from_text(&text)?;
     Member::none_in(&arguments.dir)?;
+    ports::udp(arguments.listen, "--listen")?;
     private_directory(&arguments.dir)?;
     let _lock = Lock::take(&arguments.dir)?;
     let name = name(&arguments)?;
@@ -114,6 +118,9 @@ pub(super) async fn run(app: &App, arguments: RunArguments) -> Ending {
     let mut config = Config::load(arguments.config.as_deref(), &arguments.dir)?;
     if let Some(listen) = arguments.listen {
         config.node.listen = listen;
+    }
+    if let Some(listen) = arguments.metrics_listen {
+        config.metrics.listen = listen.0;
     }
     if let Some(threads) = arguments.threads {
         config.node.threads = threads;

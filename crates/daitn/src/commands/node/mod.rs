@@ -94,7 +94,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
             ))?;
         }
         Command::Revoke { node, yes } => {
-            confirmed(yes, &format!("throwing out {node}"))?;
+            confirmed(
+                yes,
+                &format!("throwing out {node} cannot be undone: to come back it has to join anew"),
+            )?;
             let client = app.client()?;
             let id = find(&client, &node).await?;
             let _: serde_json::Value = client.ask(&Operation::RevokeNode(id)).await?;

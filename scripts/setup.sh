@@ -1,4 +1,4 @@
-# Sourced by check.sh: makes a new machine ready. Needs Rust, a C compiler, Python 3.11 and Node; the rest it installs.
+# Sourced by check.sh: makes a new machine ready. Needs Rust, a C compiler and Python 3.11; the rest it installs.
 # Sets CARGO_TARGET_DIR (outside of the checkout, so that fresh clones share it) and DAITN_PYTHON, unless they are set.
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/daitn-target}"

@@ -1,7 +1,8 @@
 //! The command tree: nouns, then verbs. What is not built is not listed.
 
 use crate::{commands, measure::Span, output::Format};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 
 /// Train, verify, deploy and query models across organisations, without moving their data.
 #[derive(Debug, Parser)]
@@ -21,6 +22,20 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The command tree with its examples.
+pub(crate) fn command() -> clap::Command {
+    crate::examples::with_examples(Cli::command())
+}
+
+/// Reads a command line.
+pub(crate) fn parse_from<T: Into<OsString> + Clone>(
+    words: impl IntoIterator<Item = T>,
+) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// What every command takes.

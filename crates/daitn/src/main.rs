@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod context;
 mod demo;
+mod examples;
 mod failure;
 mod files;
 mod inference;
@@ -23,14 +24,13 @@ mod shutdown;
 mod terminal;
 mod views;
 
-use clap::Parser;
 use cli::Cli;
 use failure::{Exit, Failure};
 use output::{Format, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let exit = match Cli::try_parse() {
+    let exit = match cli::parse_from(std::env::args_os()) {
         Ok(cli) => run(cli),
         Err(error) => usage(&error),
     };

@@ -1,10 +1,10 @@
 //! `daitn completion`: a completion script for a shell.
 
 use crate::{
-    cli::Cli,
+    cli,
     failure::{Ending, Exit},
 };
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 /// For which.
@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 /// Runs it. A script is a script, whatever the output format.
 pub(crate) fn run(arguments: &Arguments) -> Ending {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "daitn", &mut script);
+    clap_complete::generate(arguments.shell, &mut cli::command(), "daitn", &mut script);
     crate::output::print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }

@@ -2,13 +2,12 @@
 
 use super::App;
 use crate::{
-    cli::Cli,
     failure::{Ending, Exit, Failure},
     output::Shown,
     paint::Paint,
     views::{List, Row},
 };
-use clap::{Args, CommandFactory};
+use clap::Args;
 use daitn_messages::rejection::Code;
 use serde::Serialize;
 
@@ -54,7 +53,7 @@ fn is_code(text: &str) -> bool {
 }
 
 fn command_help(words: &[String]) -> Result<String, Failure> {
-    let mut root = Cli::command();
+    let mut root = crate::cli::command();
     root.build();
     let mut command = &mut root;
     for word in words {

@@ -12,7 +12,7 @@ use daitn_messages::{
     ids::{DeploymentId, Slug},
     job::DeploymentView,
     operation::{ModelView, Operation},
-    rejection::Rejection,
+    rejection::{Code, Rejection},
 };
 use std::path::PathBuf;
 
@@ -21,10 +21,10 @@ use std::path::PathBuf;
 pub(crate) enum Command {
     /// List registered models
     List,
-    /// One model in full: where it comes from, what was found, where it runs
+    /// The newest version of a model in full: where it comes from, what was found, where it runs
     Get {
-        /// NAME, or NAME@VERSION
-        model: String,
+        /// Its name
+        model: Slug,
     },
     /// List deployments
     Deployments,
@@ -75,10 +75,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
     let client = app.client()?;
     match command {
         Command::List => app.output.show(&Models(models(&client).await?))?,
-        Command::Get { model } => {
-            let (name, version) = name_and_version(&model)?;
-            app.output.show(&Model(find(&client, &name, version).await?))?;
-        }
+        Command::Get { model } => app.output.show(&Model(find(&client, &model).await?))?,
         Command::Deployments => {
             let deployments: Vec<DeploymentView> = client.ask(&Operation::ListDeployments).await?;
             app.output.show(&List(deployments))?;
@@ -136,16 +133,12 @@ pub(crate) async fn models(client: &Client) -> Result<Vec<ModelView>, Failure> {
         .await
 }
 
-async fn find(client: &Client, name: &Slug, version: Option<u32>) -> Result<ModelView, Failure> {
+async fn find(client: &Client, name: &Slug) -> Result<ModelView, Failure> {
     models(client)
         .await?
         .into_iter()
-        .filter(|view| &view.model.name == name && version.is_none_or(|v| v == view.model.version))
-        .max_by_key(|view| view.model.version)
-        .ok_or_else(|| {
-            let wanted = version.map_or_else(|| name.to_string(), |v| format!("{name}@{v}"));
-            Failure::from(Rejection::not_found("model", wanted).with_hint("List them: daitn model list"))
-        })
+        .find(|view| &view.model.name == name)
+        .ok_or_else(|| Rejection::not_found("model", name).into())
 }
 
 async fn query(
@@ -160,12 +153,17 @@ async fn query(
         None => format!("/v2/models/{}", segment(name.as_str())),
         Some(version) => format!("/v2/models/{}/versions/{version}", segment(name.as_str())),
     };
-    let metadata: serde_json::Value = read(
-        &client
-            .call(&Endpoint::new(reqwest::Method::GET, path.as_str()))
-            .await?
-            .body,
-    )?;
+    let found = client
+        .call(&Endpoint::new(reqwest::Method::GET, path.as_str()))
+        .await;
+    let found = found.map_err(|mut failure| {
+        // The protocol has no field for a hint.
+        if failure.rejection.code == Code::NotFound {
+            failure.rejection.hint = Rejection::not_found("model", model).hint;
+        }
+        failure
+    })?;
+    let metadata: serde_json::Value = read(&found.body)?;
     let query = Query::of(&metadata)?;
     let rows = match file {
         Some(file) => Rows::from_csv(&file, query.columns()?)?,

@@ -105,6 +105,9 @@ fn what_is_listed_exists() {
     for noun in nouns {
         nobody(&[noun, "--help"]).ok();
         assert!(script.contains(noun));
+        // Whatever is wrong with a command line, who asks for JSON gets it.
+        let error = nobody(&[noun, "--no-such-flag", "-o", "json"]).error();
+        assert_eq!(error["code"], "E0101", "{noun}: {error}");
     }
     assert!(!help.contains("demo-agent"), "hidden");
 }

@@ -70,7 +70,7 @@ fn is_path(mention: &str) -> bool {
 }
 
 #[test]
-fn every_path_in_a_document_exists() {
+fn every_path_and_test_in_a_document_exists() {
     let mut failures = Vec::new();
     for document in files(Path::new(""), "md").unwrap() {
         let folder = document.parent().map(PathBuf::from).unwrap_or_default();
@@ -81,6 +81,12 @@ fn every_path_in_a_document_exists() {
             let path = mention.split(':').next().unwrap_or(&mention);
             if !root().join(path).exists() && !root().join(&folder).join(path).exists() {
                 failures.push(format!("{}: `{mention}`", document.display()));
+            } else if let Some((path, function)) = mention.split_once("::")
+                && !text(Path::new(path))
+                    .unwrap()
+                    .contains(&format!("fn {function}("))
+            {
+                failures.push(format!("{}: `{mention}` names no function", document.display()));
             }
         }
     }

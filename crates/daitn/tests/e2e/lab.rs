@@ -72,12 +72,13 @@ pub(crate) struct Running {
     child: Child,
     /// Kept open, so that the child can always write.
     _lines: BufReader<ChildStdout>,
-    ready: Value,
+    /// What it told when it was ready.
+    pub(crate) ready: Value,
 }
 
 impl Running {
     #[track_caller]
-    fn start(mut command: Command, log: &Path) -> Self {
+    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
         let log = fs::File::options().create(true).append(true).open(log).unwrap();
         let mut child = command
             .stdin(Stdio::piped())
@@ -102,6 +103,19 @@ impl Running {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+    /// Sends it a signal, and waits; its exit code.
+    fn signal(mut self, signal: &str) -> i32 {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let ended = self.child.wait().unwrap();
+        ended.code().expect("it ends by itself, not by the signal")
+    }
     /// Lets it shut down; its exit code.
     pub(crate) fn stop(mut self) -> i32 {
         drop(self.child.stdin.take());
@@ -122,6 +136,8 @@ pub(crate) struct Lab {
     directory: TempDir,
     center: Option<Running>,
     nodes: BTreeMap<String, Running>,
+    /// The configuration of every process; empty: none.
+    config: &'static str,
     /// The gateway's address.
     pub(crate) url: String,
 }
@@ -129,11 +145,17 @@ pub(crate) struct Lab {
 impl Lab {
     /// A domain without nodes.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// A domain without nodes, each of whose processes has this `daitn.toml`.
+    pub(crate) fn start_with(config: &'static str) -> Self {
         let directory = tempfile::Builder::new().prefix("daitn-lab-").tempdir().unwrap();
         let mut lab = Self {
             directory,
             center: None,
             nodes: BTreeMap::new(),
+            config,
             url: String::new(),
         };
         lab.start_center();
@@ -142,11 +164,14 @@ impl Lab {
 
     /// Starts the control center, for the first time or again.
     pub(crate) fn start_center(&mut self) {
+        self.write("daitn.toml", self.config);
         let center = Running::start(
             self.command(&[
                 "up",
                 "--dir",
                 "center",
+                "--config",
+                "daitn.toml",
                 "--listen",
                 "127.0.0.1:0",
                 "--fabric-listen",
@@ -171,6 +196,16 @@ impl Lab {
     /// Stops the control center; its exit code.
     pub(crate) fn stop_center(&mut self) -> i32 {
         self.center.take().unwrap().stop()
+    }
+
+    /// Sends the control center a signal; its exit code.
+    pub(crate) fn signal_center(&mut self, signal: &str) -> i32 {
+        self.center.take().unwrap().signal(signal)
+    }
+
+    /// Sends a node a signal; its exit code.
+    pub(crate) fn signal_node(&mut self, name: &str, signal: &str) -> i32 {
+        self.nodes.remove(name).unwrap().signal(signal)
     }
 
     /// What the control center told when it was ready.
@@ -267,6 +302,8 @@ impl Lab {
             "run",
             "--dir",
             name,
+            "--config",
+            "daitn.toml",
             "--listen",
             "127.0.0.1:0",
             "--threads",
@@ -362,6 +399,20 @@ pub(crate) fn accuracy(job: &Value) -> f64 {
     metrics.iter().find(|m| m[0] == "accuracy").unwrap()[1]
         .as_f64()
         .unwrap()
+}
+
+/// Looks again and again until it is so. Each look takes as long as the command or the files behind it; the number of
+/// looks is a bound against hanging, not a measurement.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    const LOOKS_MAX: u32 = 2_000;
+    for _ in 0..LOOKS_MAX {
+        if is_so() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("waited in vain until {what}");
 }
 
 /// Rows of the digits as a CSV file; row 0 is the first image.

@@ -12,5 +12,8 @@ mod faults;
 mod jobs;
 mod joining;
 mod lab;
+mod planes;
 mod policy;
+mod starting;
 mod tutorial;
+mod versions;

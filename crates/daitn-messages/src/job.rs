@@ -109,8 +109,19 @@ pub struct LeftOut {
     pub dataset: EntityId,
     /// From which cycle, from 0; none: before the first.
     pub cycle: Option<u32>,
-    /// Why.
+    /// Up to which cycle without a break, where that is a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_cycle: Option<u32>,
+    /// Why, as told first.
     pub reason: Rejection,
+}
+
+impl LeftOut {
+    /// Whether it is the same site for the same kind of reason.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.dataset == other.dataset && self.reason.code == other.reason.code
+    }
 }
 
 /// What happened, to be held against the prediction.

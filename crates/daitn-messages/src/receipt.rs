@@ -50,6 +50,8 @@ pub enum Outcome {
     Cycle(Box<CycleReport>),
     /// An aggregator ended the job's training.
     TrainingDone(TrainingDone),
+    /// An aggregator could not go on with the job's training.
+    TrainingFailed(Box<TrainingFailed>),
     /// A verification unit judged.
     Verified(Box<VerificationReport>),
     /// A model host serves.
@@ -114,6 +116,17 @@ pub struct TrainingDone {
     pub cycles: u32,
     /// The final weights.
     pub weights: ArtifactRef,
+}
+
+/// Why a job's training cannot go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingFailed {
+    /// In which cycle, from 0.
+    pub cycle: u32,
+    /// Why.
+    pub reason: Rejection,
+    /// Sites that were not in that cycle, by their index in the plan, with the reason.
+    pub left_out: Vec<(u32, Rejection)>,
 }
 
 /// What a verification unit found.

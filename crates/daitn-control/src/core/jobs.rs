@@ -12,7 +12,7 @@ use crate::{
 use daitn_messages::{
     control::CenterMessage,
     encoding,
-    ids::{ArtifactId, JobId, NodeId, OrganisationId},
+    ids::{ArtifactId, EntityId, JobId, NodeId, OrganisationId},
     job::{CycleView, JobEvent, JobPhase, JobSummary, JobView, LeftOut},
     leaf::LeafKind,
     operation::{Answer as Told, Principal, Scope},
@@ -25,7 +25,7 @@ use daitn_messages::{
 use daitn_store::Family;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -70,12 +70,9 @@ impl JobEntry {
     pub(crate) fn view(&self) -> JobView {
         let job = &self.job;
         let mut left_out = job.refusals(&self.plan);
-        left_out.extend(
-            self.cycles
-                .values()
-                .flat_map(|cycle| cycle.left_out.iter().cloned()),
-        );
-        left_out.truncate(LEFT_OUT_MAX);
+        let of_cycles = self.cycles.values().map(|cycle| cycle.left_out.as_slice());
+        let all = of_cycles.chain([job.failed_without.as_slice()]);
+        left_out.extend(merged(all, LEFT_OUT_MAX.saturating_sub(left_out.len())));
         let reports = job.units.iter().filter_map(|unit| match &unit.finding {
             Finding::Reported { report, .. } => {
                 Some((unit.placement.entity.clone(), report.as_ref().clone()))
@@ -557,4 +554,71 @@ pub(crate) fn sites_from(n_sites: usize, records: impl IntoIterator<Item = (u32,
         sites.update(position, |place| *place = site);
     }
     sites
+}
+
+/// Who was left out of each cycle, one entry for each run of cycles without a break, in the order of their beginnings:
+/// at most `max`.
+fn merged<'a>(of_cycles: impl Iterator<Item = &'a [LeftOut]>, max: usize) -> Vec<LeftOut> {
+    let mut runs: Vec<LeftOut> = Vec::new();
+    let mut newest: HashMap<(&EntityId, Code), usize> = HashMap::new();
+    for out in of_cycles.flatten() {
+        let key = (&out.dataset, out.reason.code);
+        let goes_on = |index: &&usize| {
+            let run = &runs[**index];
+            run.last_cycle.or(run.cycle).map(|last| last + 1) == out.cycle
+        };
+        if let Some(index) = newest.get(&key).filter(goes_on) {
+            runs[*index].last_cycle = out.cycle;
+        } else if runs.len() < max {
+            newest.insert(key, runs.len());
+            runs.push(out.clone());
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_left_out_again_and_again_is_told_of_once_for_each_run() {
+        let out = |site: &str, cycle: u32, code: Code| LeftOut {
+            dataset: site.parse().unwrap(),
+            cycle: Some(cycle),
+            last_cycle: None,
+            reason: Rejection::new(code, format!("in {cycle}")),
+        };
+        let (a, b) = ("dataset:a/d", "dataset:b/d");
+        let cycles = [
+            vec![out(a, 0, Code::NodeLost)],
+            vec![out(a, 1, Code::NodeLost), out(b, 1, Code::NodeLost)],
+            vec![out(a, 2, Code::DeadlinePassed), out(b, 2, Code::NodeLost)],
+            vec![],
+            vec![out(b, 4, Code::NodeLost)],
+        ];
+        let found = merged(cycles.iter().map(Vec::as_slice), 10);
+        let short: Vec<_> = found
+            .iter()
+            .map(|out| {
+                (
+                    out.dataset.organisation.as_str(),
+                    out.cycle,
+                    out.last_cycle,
+                    out.reason.code,
+                )
+            })
+            .collect();
+        assert_eq!(
+            short,
+            [
+                ("a", Some(0), Some(1), Code::NodeLost),
+                ("b", Some(1), Some(2), Code::NodeLost),
+                ("a", Some(2), None, Code::DeadlinePassed),
+                ("b", Some(4), None, Code::NodeLost),
+            ]
+        );
+        assert_eq!(found[0].reason.message, "in 0");
+        assert_eq!(merged(cycles.iter().map(Vec::as_slice), 2), found[..2]);
+    }
 }

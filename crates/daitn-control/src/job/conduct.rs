@@ -110,6 +110,11 @@ impl Job {
                     Err(rejection)
                 }
             },
+            Outcome::TrainingFailed(failed) => {
+                self.failed_without = left_out_of(step.plan, failed.cycle, &failed.left_out);
+                self.conductor_refused(placement, failed.reason.clone(), step);
+                Ok(())
+            }
             Outcome::TrainingDone(done) => {
                 let checked = self.check_done(done, step);
                 if let Err(rejection) = &checked {
@@ -220,22 +225,10 @@ impl Job {
             bytes: report.bytes,
             global: report.global.id,
         };
-        let mut left_out = Vec::new();
-        for (position, reason) in &report.left_out {
-            let Some(site) = step.plan.sites.get(*position as usize) else {
-                continue;
-            };
-            left_out.push(LeftOut {
-                dataset: site.dataset.clone(),
-                cycle: Some(report.cycle),
-                reason: reason.clone(),
-            });
-        }
+        let left_out = left_out_of(step.plan, report.cycle, &report.left_out);
         step.out
             .push(Output::Event(JobEvent::Cycle { cycle: view.clone() }));
-        let told = left_out.iter().cloned();
-        step.out
-            .extend(told.map(|left_out| Output::Event(JobEvent::LeftOut { left_out })));
+        tell_left_out(&left_out, report.cycle, step);
         step.out.push(Output::KeepCycle(Box::new(CycleRecord {
             view,
             left_out,
@@ -260,6 +253,9 @@ impl Job {
     fn conductor_refused(&mut self, placement: Placement, rejection: Rejection, step: &mut Step<'_>) {
         if matches!(rejection.code, Code::QuorumMissed | Code::DeadlinePassed) {
             // Another conductor would find the same sites.
+            if let Some(cycle) = self.failed_without.first().and_then(|out| out.cycle) {
+                tell_left_out(&self.failed_without, cycle, step);
+            }
             self.end(JobPhase::Failed, Some(rejection), step);
             return;
         }
@@ -412,4 +408,31 @@ fn silence_ms(plan: &Plan, timing: &Timing) -> u64 {
 
 fn fenced() -> Rejection {
     Rejection::new(Code::StaleEpoch, "another conductor has taken over")
+}
+
+/// Sites by their index in the plan, as records name them.
+fn left_out_of(plan: &Plan, cycle: u32, left_out: &[(u32, Rejection)]) -> Vec<LeftOut> {
+    let named = left_out.iter().filter_map(|(position, reason)| {
+        let site = plan.sites.get(*position as usize)?;
+        Some(LeftOut {
+            dataset: site.dataset.clone(),
+            cycle: Some(cycle),
+            last_cycle: None,
+            reason: reason.clone(),
+        })
+    });
+    named.collect()
+}
+
+/// Tells who is left out of a cycle. Who was left out for the same reason in the cycle before was told of then.
+fn tell_left_out(left_out: &[LeftOut], cycle: u32, step: &mut Step<'_>) {
+    let before = cycle.checked_sub(1).and_then(|before| step.cycles.get(&before));
+    let told_of = |out: &LeftOut| {
+        before.is_some_and(|before| before.left_out.iter().any(|earlier| earlier.is_same(out)))
+    };
+    let news: Vec<LeftOut> = left_out.iter().filter(|out| !told_of(out)).cloned().collect();
+    step.out.extend(
+        news.into_iter()
+            .map(|left_out| Output::Event(JobEvent::LeftOut { left_out })),
+    );
 }

@@ -147,6 +147,7 @@ impl Job {
     fn tell_refusal(&self, position: u32, step: &mut Step<'_>) {
         if let Some(reason) = self.sites.get(position).and_then(Site::refusal) {
             let left_out = LeftOut {
+                last_cycle: None,
                 dataset: step.plan.sites[position as usize].dataset.clone(),
                 cycle: self.resume.as_ref().map(|point| point.cycles_done),
                 reason: reason.clone(),

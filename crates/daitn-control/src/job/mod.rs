@@ -67,6 +67,9 @@ pub(crate) struct Job {
     /// Since when there has been neither a conductor nor one to come.
     pub(crate) stranded_since: Option<UnixMillis>,
     pub(crate) n_conductors: u32,
+    /// Sites without which the last conductor could not go on.
+    #[serde(default)]
+    pub(crate) failed_without: Vec<LeftOut>,
     /// Conductors that would not or could not.
     pub(crate) conductors_out: Vec<(EntityId, Rejection)>,
     pub(crate) resume: Option<Point>,
@@ -232,6 +235,7 @@ impl Job {
             conductor: None,
             stranded_since: None,
             n_conductors: 0,
+            failed_without: Vec::new(),
             conductors_out: Vec::new(),
             resume: None,
             weights: None,
@@ -386,6 +390,7 @@ impl Job {
                 state.refusal().map(|reason| LeftOut {
                     dataset: site.dataset.clone(),
                     cycle: state.out_from,
+                    last_cycle: None,
                     reason: reason.clone(),
                 })
             })

@@ -1,6 +1,6 @@
 //! What is known to be true in a simulation, and the checks against it. Each names the failure of the list in main.rs.
 
-use crate::world::World;
+use crate::{work::CONDUCTOR_GAVE_UP, world::World};
 use daitn_control::{
     Entropy,
     core::{Core, Event, RequestId},
@@ -283,6 +283,11 @@ impl World {
             (Some(cause), phase) if phase != JobPhase::Succeeded => {
                 assert!(cause.message.len() > 10, "failure 2: {cause}");
                 assert_ne!(cause.code, Code::Internal, "failure 11: {cause}");
+                let named = view.left_out.iter().any(|out| out.cycle.is_some());
+                assert!(
+                    named || cause.message != CONDUCTOR_GAVE_UP,
+                    "failure 2: nobody is named: {view:?}"
+                );
             }
             (cause, phase) => panic!("failure 2: {phase:?} with cause {cause:?}"),
         }

@@ -10,7 +10,7 @@ use daitn_messages::{
     control::CenterMessage,
     ids::{ArtifactId, JobId, OrderId},
     order::{ConductOrder, Instruction, WorkOrder},
-    receipt::{CycleReport, Outcome, Receipt, Trained, TrainingDone},
+    receipt::{CycleReport, Outcome, Receipt, Trained, TrainingDone, TrainingFailed},
     rejection::{Code, Rejection},
     session::Peer,
     signed::Signed,
@@ -20,6 +20,9 @@ use daitn_messages::{
 const CYCLE_TRIES_MAX: u32 = 30;
 /// A terminal gives up on fetching weights after so many tries.
 const FETCH_TRIES_MAX: u32 = 5;
+
+/// Why a conductor in this world ends a job.
+pub(crate) const CONDUCTOR_GAVE_UP: &str = "too few sites answered, again and again";
 
 impl World {
     /// A message of the center reaches its node.
@@ -160,8 +163,20 @@ impl World {
             );
         } else {
             self.nodes[index].disk.accepted.remove(&order.id);
-            let rejection = Rejection::new(Code::QuorumMissed, "too few sites answered, again and again");
-            self.report(index, order, Outcome::Refused(rejection));
+            let Instruction::Conduct(conduct) = &order.instruction else {
+                unreachable!("only what conducts comes here")
+            };
+            let lost = |position: &u32| (*position, Rejection::new(Code::NodeLost, "no answer in time"));
+            let failed = TrainingFailed {
+                cycle: self.nodes[index]
+                    .disk
+                    .journals
+                    .get(job)
+                    .map_or(0, |journal| journal.cycles_done),
+                reason: Rejection::new(Code::QuorumMissed, CONDUCTOR_GAVE_UP),
+                left_out: conduct.accepted.iter().map(lost).collect(),
+            };
+            self.report(index, order, Outcome::TrainingFailed(Box::new(failed)));
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     roster::Roster,
 };
 use daitn_messages::{
+    receipt::TrainingFailed,
     rejection::{Code, Rejection},
     units::UnixMillis,
 };
@@ -149,13 +150,7 @@ impl Core {
     fn ask_all(&mut self, patient: bool, effects: &mut Vec<Effect>) {
         self.left_out = self.roster.absent(self.cycle, patient);
         if self.roster.n_willing() < self.course.quorum {
-            let reason = quorum_missed(
-                self.cycle,
-                self.roster.n_willing(),
-                self.course.quorum,
-                &self.left_out,
-            );
-            return self.fail(reason, effects);
+            return self.fail(self.quorum_missed(self.roster.n_willing()), effects);
         }
         self.phase = Phase::Training;
         let (course, cycle) = (&self.course, self.cycle);
@@ -348,8 +343,7 @@ impl Core {
         if self.attempt < ATTEMPTS_MAX {
             return self.begin_attempt(now, effects);
         }
-        let reason = quorum_missed(self.cycle, self.n_answered(), self.course.quorum, &self.left_out);
-        self.fail(reason, effects);
+        self.fail(self.quorum_missed(self.n_answered()), effects);
     }
 
     fn combined(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
@@ -373,8 +367,7 @@ impl Core {
             self.phase = Phase::Waiting;
             if self.roster.n_willing() < self.course.quorum {
                 // Nobody who comes back can change that.
-                let reason = quorum_missed(self.cycle, self.n_answered(), self.course.quorum, &self.left_out);
-                self.fail(reason, effects);
+                self.fail(self.quorum_missed(self.n_answered()), effects);
             } else if closing || now >= self.deadline {
                 self.try_again(now, effects);
             }
@@ -389,17 +382,32 @@ impl Core {
             cycle: self.cycle,
             began_at: self.began_at,
             ends: ends.filter(|steps| !steps.is_empty()).collect(),
-            left_out: self
-                .left_out
-                .iter()
-                .map(|(site, reason)| (*site, reason.clone()))
-                .collect(),
+            left_out: self.all_left_out(),
         }));
+    }
+
+    fn all_left_out(&self) -> Vec<(u32, Rejection)> {
+        self.left_out
+            .iter()
+            .map(|(site, reason)| (*site, reason.clone()))
+            .collect()
+    }
+
+    fn quorum_missed(&self, n_found: u32) -> Rejection {
+        let message = format!(
+            "{n_found} of the {} sites needed in cycle {}",
+            self.course.quorum, self.cycle
+        );
+        Rejection::new(Code::QuorumMissed, message)
     }
 
     fn fail(&mut self, reason: Rejection, effects: &mut Vec<Effect>) {
         self.end(effects);
-        effects.push(Effect::Fail(reason));
+        effects.push(Effect::Fail(TrainingFailed {
+            cycle: self.cycle,
+            reason,
+            left_out: self.all_left_out(),
+        }));
     }
 
     fn end(&mut self, effects: &mut Vec<Effect>) {
@@ -410,27 +418,6 @@ impl Core {
             }
         }
     }
-}
-
-/// Names every site with its reason, as far as a message has room.
-fn quorum_missed(cycle: u32, n_found: u32, quorum: u32, left_out: &BTreeMap<u32, Rejection>) -> Rejection {
-    const NAMED_MAX: usize = 8;
-    let named: Vec<String> = left_out
-        .iter()
-        .take(NAMED_MAX)
-        .map(|(site, reason)| format!("site {site}: {reason}"))
-        .collect();
-    let more = left_out.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-    let message = format!(
-        "{n_found} of the {quorum} sites needed in cycle {cycle}; {}{more}",
-        named.join("; ")
-    );
-    Rejection::new(Code::QuorumMissed, message)
 }
 
 #[cfg(test)]

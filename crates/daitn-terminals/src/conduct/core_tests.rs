@@ -46,7 +46,7 @@ struct Bench {
     wake: Option<u64>,
     closing: Option<Closing>,
     finished: bool,
-    failed: Option<Rejection>,
+    failed: Option<TrainingFailed>,
 }
 
 impl Bench {
@@ -354,12 +354,9 @@ fn a_missed_quorum_is_tried_again_and_then_fails_with_every_reason() {
         bench.tick_at(bench.wake.unwrap());
         assert_eq!(bench.failed.is_some(), attempt == ATTEMPTS_MAX);
     }
-    let reason = bench.failed.unwrap();
-    assert_eq!(reason.code, Code::QuorumMissed);
-    assert!(
-        reason.message.contains("site 1") && reason.message.contains("gone"),
-        "{reason}"
-    );
+    let failed = bench.failed.unwrap();
+    assert_eq!((failed.reason.code, failed.cycle), (Code::QuorumMissed, 0));
+    assert_eq!(failed.left_out, [(1, lost())]);
 }
 
 #[test]
@@ -382,7 +379,9 @@ fn an_owner_who_forbids_ends_the_job_where_the_quorum_needs_him() {
     bench.decline(1, Rejection::new(Code::PolicyForbids, "no"), Fault::Site);
     bench.train(0);
     bench.check(0, Ok(()));
-    assert_eq!(bench.failed.unwrap().code, Code::QuorumMissed);
+    let failed = bench.failed.unwrap();
+    assert_eq!(failed.reason.code, Code::QuorumMissed);
+    assert_eq!(failed.left_out[0].1.code, Code::PolicyForbids);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
 };
 use daitn_fabric::Backoff;
 use daitn_messages::{
-    receipt::{CycleReport, Outcome, TrainingDone},
+    receipt::{CycleReport, Outcome, TrainingDone, TrainingFailed},
     rejection::{Code, Rejection},
 };
 use std::{
@@ -58,19 +58,23 @@ pub(crate) async fn conduct(
     let result = match Conductor::prepare(&shared, &known, directory, stop.clone()).await {
         Ok(Prepared::Done(done)) => Ok(Some(done)),
         Ok(Prepared::ToDo(conductor)) => conductor.run().await,
-        Err(rejection) => Err(rejection),
+        Err(reason) => Err(nobody_left_out(reason)),
     };
     let outcome = match result {
         Ok(Some(done)) => Outcome::TrainingDone(done),
         // Stopped from outside: whoever stopped it says so.
         Ok(None) => return,
-        Err(rejection) => {
-            tracing::error!(?job, "the training cannot go on: {rejection}");
+        Err(failed) => {
+            tracing::error!(?job, "the training cannot go on: {}", failed.reason);
             // Not begun again after a restart: the center decides what comes next.
             if let Err(error) = shared.orders.end(&known.order.id).await {
                 tracing::error!(?job, "a failed order was not marked as ended: {error}");
             }
-            Outcome::Refused(rejection)
+            if failed.left_out.is_empty() {
+                Outcome::Refused(failed.reason)
+            } else {
+                Outcome::TrainingFailed(Box::new(failed))
+            }
         }
     };
     if let Err(rejection) = shared.report(&known.order, outcome).await {
@@ -104,8 +108,8 @@ pub(super) struct Conductor {
 
 impl Conductor {
     /// Runs to the end; `None` where it was stopped.
-    async fn run(mut self) -> Result<Option<TrainingDone>, Rejection> {
-        self.write_journal().await?;
+    async fn run(mut self) -> Result<Option<TrainingDone>, TrainingFailed> {
+        self.write_journal().await.map_err(nobody_left_out)?;
         let mut event = Event::Begin;
         let ended = loop {
             let effects = self.core.on(event, self.field.shared.clock.now());
@@ -119,8 +123,14 @@ impl Conductor {
             }
         };
         self.leave();
-        let done = ended?;
-        let Some(()) = done else { return Ok(None) };
+        let Some(()) = ended.map_err(|failed| self.named(failed))? else {
+            return Ok(None);
+        };
+        self.finish().await.map(Some).map_err(nobody_left_out)
+    }
+
+    /// Waits until all cycles are reported, and notes that the job's training is done.
+    async fn finish(mut self) -> Result<TrainingDone, Rejection> {
         drop(self.closed);
         let reported = self.reporter.await;
         reported.map_err(|error| Rejection::new(Code::Internal, format!("the reports: {error}")))??;
@@ -134,7 +144,28 @@ impl Conductor {
         blocking(move || journal.write(&path))
             .await
             .map_err(|error| logged(&error))?;
-        Ok(Some(done))
+        Ok(done)
+    }
+
+    /// Says in the reason which sites were left out, as far as a message has room; the list has them all.
+    fn named(&self, mut failed: TrainingFailed) -> TrainingFailed {
+        const NAMED_MAX: usize = 4;
+        let sites = &self.field.conduct.plan.sites;
+        let left_out = &failed.left_out;
+        let named: Vec<String> = left_out
+            .iter()
+            .take(NAMED_MAX)
+            .filter_map(|(site, reason)| Some(format!("{}: {reason}", sites.get(*site as usize)?.dataset)))
+            .collect();
+        if !named.is_empty() {
+            let more = match left_out.len() - named.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            failed.reason.message =
+                format!("{}; left out: {}{more}", failed.reason.message, named.join("; "));
+        }
+        failed
     }
 
     async fn next_event(&mut self) -> Option<Event> {
@@ -338,10 +369,19 @@ impl Conductor {
     }
 }
 
+/// A failure that no site has to do with.
+fn nobody_left_out(reason: Rejection) -> TrainingFailed {
+    TrainingFailed {
+        cycle: 0,
+        reason,
+        left_out: Vec::new(),
+    }
+}
+
 enum After {
     Event(Event),
     /// The training is over, well or not.
-    End(Result<Option<()>, Rejection>),
+    End(Result<Option<()>, TrainingFailed>),
 }
 
 fn mean_loss(ends: &[Vec<Step>]) -> f64 {

@@ -1,6 +1,8 @@
 //! What happens to a conductor and what it does about it, as values.
 
-use daitn_messages::{rejection::Rejection, session::ArtifactRef, units::UnixMillis};
+use daitn_messages::{
+    receipt::TrainingFailed, rejection::Rejection, session::ArtifactRef, units::UnixMillis,
+};
 
 /// What the core needs to know of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +148,7 @@ pub(super) enum Effect {
     /// All cycles are done.
     Finish,
     /// The job cannot go on.
-    Fail(Rejection),
+    Fail(TrainingFailed),
 }
 
 /// What is in a cycle's result.

@@ -219,9 +219,13 @@ fn merged(left_out: &[LeftOut]) -> Vec<(&EntityId, &Rejection, Vec<Option<u32>>)
         let same = lines
             .iter_mut()
             .find(|(dataset, reason, _)| *dataset == &entry.dataset && *reason == &entry.reason);
+        let cycles: Vec<Option<u32>> = match (entry.cycle, entry.last_cycle) {
+            (Some(first), Some(last)) => (first..=last).map(Some).collect(),
+            (only, _) => vec![only],
+        };
         match same {
-            Some((_, _, cycles)) => cycles.push(entry.cycle),
-            None => lines.push((&entry.dataset, &entry.reason, vec![entry.cycle])),
+            Some((_, _, known)) => known.extend(cycles),
+            None => lines.push((&entry.dataset, &entry.reason, cycles)),
         }
     }
     lines
@@ -301,6 +305,7 @@ mod tests {
 
     fn entry(dataset: &str, cycle: Option<u32>, why: &str) -> LeftOut {
         LeftOut {
+            last_cycle: None,
             dataset: dataset.parse().unwrap(),
             cycle,
             reason: Rejection::new(Code::NodeLost, why),

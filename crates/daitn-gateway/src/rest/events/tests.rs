@@ -25,6 +25,7 @@ fn cycle(n: u32) -> CycleView {
 
 fn left_out(reason: &str) -> LeftOut {
     LeftOut {
+        last_cycle: None,
         dataset: "dataset:acme/digits".parse().unwrap(),
         cycle: None,
         reason: Rejection::new(Code::PolicyForbids, reason),

@@ -17,6 +17,6 @@ mod job;
 mod limits;
 mod text;
 
-pub use center::{Center, CenterConfig, CenterError, CenterHandle, CenterStats, StartError};
+pub use center::{Center, CenterConfig, CenterError, CenterHandle, CenterStats, OnRevoked, StartError};
 pub use entropy::Entropy;
 pub use limits::Timing;

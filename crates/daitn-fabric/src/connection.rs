@@ -3,13 +3,18 @@
 
 use crate::{
     counters::{Counters, add},
+    endpoint::lock,
     error::{Refusal, SessionError},
     session::{Session, StreamKind, Usage},
 };
 use daitn_messages::{encoding, ids::NodeId};
 use iroh::endpoint::Side;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 /// A connection; clones are the same connection.
@@ -17,6 +22,13 @@ use tokio_util::task::TaskTracker;
 pub struct Connection {
     inner: iroh::endpoint::Connection,
     usage: Arc<Usage>,
+    standing: Arc<Standing>,
+}
+
+/// Whether the peer has been welcomed; until then it holds one of few places.
+#[derive(Debug, Default)]
+struct Standing {
+    place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Connection {
@@ -28,6 +40,7 @@ impl Connection {
         Self {
             inner,
             usage: Arc::new(Usage { counters, deliveries }),
+            standing: Arc::default(),
         }
     }
 
@@ -53,6 +66,22 @@ impl Connection {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.inner.close_reason().is_none()
+    }
+
+    /// The peer is no stranger any more: its frames may be as long as its protocol allows. Does nothing where it was
+    /// none.
+    pub fn welcome(&self) {
+        lock(&self.standing.place).take();
+    }
+
+    /// Whether the peer has yet to be welcomed.
+    pub(crate) fn is_stranger(&self) -> bool {
+        lock(&self.standing.place).is_some()
+    }
+
+    /// Makes the peer a stranger, who holds a place until it is welcomed or gone.
+    pub(crate) fn not_welcomed(&self, place: OwnedSemaphorePermit) {
+        *lock(&self.standing.place) = Some(place);
     }
 
     /// Waits until it is closed or lost.

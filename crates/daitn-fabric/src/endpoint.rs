@@ -9,7 +9,8 @@ use crate::{
     limits,
     link::Link,
     options::{
-        Admit, EndpointLimits, EndpointOptions, address_of, net_report, own_resolver, relay_mode, transport,
+        Admit, EndpointLimits, EndpointOptions, address_of, net_report, own_resolver, relay_config,
+        relay_mode, transport,
     },
     probe::ProbeLimit,
     serve::{self, Routes},
@@ -47,12 +48,19 @@ pub(crate) struct Shared {
     pub(crate) routes: RwLock<Option<Arc<Routes>>>,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) connections: Arc<Semaphore>,
+    /// Connections of peers who have not been welcomed.
+    pub(crate) strangers: Arc<Semaphore>,
+    /// Streams of theirs.
+    pub(crate) stranger_streams: Arc<Semaphore>,
     pub(crate) inbound: Mutex<HashMap<NodeId, Vec<Connection>>>,
     pub(crate) probes: ProbeLimit,
     pub(crate) tasks: TaskTracker,
     /// Replies that are finished but may not have arrived.
     deliveries: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// Relays in use.
+    relays: Mutex<Vec<iroh::RelayUrl>>,
+    relay_pass: Option<String>,
     peers: Mutex<HashMap<NodeId, Peer>>,
     dialled: Mutex<HashMap<Key, Slot>>,
     random: AtomicU64,
@@ -74,9 +82,10 @@ impl Endpoint {
         };
         let secret = SecretKey::from_bytes(&options.secret);
         let node = NodeId(*secret.public().as_bytes());
+        let (relay_mode, relays) = relay_mode(&options.relays, options.relay_pass.as_deref())?;
         let mut builder = iroh::Endpoint::builder(presets::Minimal)
             .secret_key(secret)
-            .relay_mode(relay_mode(&options.relays)?)
+            .relay_mode(relay_mode)
             .dns_resolver(own_resolver())
             .net_report_config(net_report())
             .transport_config(transport(limits::KEEP_ALIVE_ACCEPTED, options.limits))
@@ -103,7 +112,12 @@ impl Endpoint {
         // Without randomness there is no jitter, which is no reason not to start.
         let _ = getrandom::fill(&mut seed);
         Ok(Self {
-            shared: Arc::new(Shared::new(iroh, node, options, u64::from_le_bytes(seed))),
+            shared: Arc::new(Shared::new(
+                iroh,
+                node,
+                (options, relays),
+                u64::from_le_bytes(seed),
+            )),
         })
     }
 
@@ -126,7 +140,13 @@ impl Endpoint {
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(ADDRESSES_MAX);
-        let relay = found.relay_urls().next().map(ToString::to_string);
+        // Before the relay has answered it is still where this node will be found.
+        let relays = lock(&self.shared.relays);
+        let relay = found
+            .relay_urls()
+            .find(|url| relays.contains(url))
+            .or(relays.first())
+            .map(ToString::to_string);
         Peer {
             node: self.shared.node,
             addresses,
@@ -139,6 +159,27 @@ impl Endpoint {
         tokio::time::timeout(within, self.shared.iroh.online())
             .await
             .is_ok()
+    }
+
+    /// Uses this relay from now on, and no other; none: no relay. Connections stay while their way does.
+    ///
+    /// # Errors
+    /// Where the URL is none; what was in use stays in use.
+    pub async fn set_relay(&self, url: Option<&str>) -> Result<(), PeerError> {
+        let parsed = url.map(|url| {
+            url.parse::<iroh::RelayUrl>()
+                .map_err(|_| PeerError::RelayUrl { url: url.to_owned() })
+        });
+        let wanted: Vec<iroh::RelayUrl> = parsed.transpose()?.into_iter().collect();
+        let before = std::mem::replace(&mut *lock(&self.shared.relays), wanted.clone());
+        for new in wanted.iter().filter(|url| !before.contains(url)) {
+            let config = relay_config(new, self.shared.relay_pass.as_deref());
+            self.shared.iroh.insert_relay(new.clone(), Arc::new(config)).await;
+        }
+        for old in before.iter().filter(|url| !wanted.contains(url)) {
+            self.shared.iroh.remove_relay(old).await;
+        }
+        Ok(())
     }
 
     /// Takes a peer into the address book, or renews what is known of it.
@@ -156,6 +197,12 @@ impl Endpoint {
         }
         peers.insert(peer.node, peer);
         Ok(())
+    }
+
+    /// What the address book says of a peer.
+    #[must_use]
+    pub fn known_peer(&self, node: NodeId) -> Option<Peer> {
+        lock(&self.shared.peers).get(&node).cloned()
     }
 
     /// Forgets how a peer is reached. Its connections stay.
@@ -330,7 +377,12 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Shared {
-    fn new(iroh: iroh::Endpoint, node: NodeId, options: EndpointOptions, seed: u64) -> Self {
+    fn new(
+        iroh: iroh::Endpoint,
+        node: NodeId,
+        (options, relays): (EndpointOptions, Vec<iroh::RelayUrl>),
+        seed: u64,
+    ) -> Self {
         Self {
             iroh,
             node,
@@ -345,6 +397,10 @@ impl Shared {
             tasks: TaskTracker::new(),
             deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
+            relays: Mutex::new(relays),
+            relay_pass: options.relay_pass,
+            strangers: Arc::new(Semaphore::new(options.limits.strangers_max)),
+            stranger_streams: Arc::new(Semaphore::new(limits::STRANGER_STREAMS_MAX)),
             peers: Mutex::default(),
             dialled: Mutex::default(),
             random: AtomicU64::new(seed),
@@ -353,6 +409,11 @@ impl Shared {
 
     pub(crate) fn random(&self) -> u64 {
         split_mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
+    }
+
+    /// What is answered now.
+    pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn slot(&self, node: NodeId, alpn: &[u8]) -> Result<Slot, ConnectError> {

@@ -276,6 +276,12 @@ pub enum RelayError {
         /// The system's reason.
         cause: String,
     },
+    /// Its certificate or key cannot be used.
+    #[error("the relay's certificate: {cause}")]
+    Certificate {
+        /// What is wrong.
+        cause: String,
+    },
 }
 
 #[cfg(test)]

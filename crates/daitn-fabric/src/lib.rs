@@ -38,6 +38,6 @@ pub use limits::{CONTROL_ALPN, DATA_ALPN};
 pub use link::Link;
 pub use options::{Admit, EndpointLimits, EndpointOptions};
 pub use probe::{Effort, Probe};
-pub use relay::{Relay, RelayOptions};
+pub use relay::{Relay, RelayAccess, RelayDoor, RelayOptions, RelayTls, certificates};
 pub use serve::{IncomingSession, Routes};
 pub use session::{Session, SessionReceiver, SessionSender};

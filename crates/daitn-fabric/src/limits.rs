@@ -35,6 +35,13 @@ pub(crate) const CONNECTIONS_PER_PEER_MAX: usize = 8;
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 /// Inbound streams that are handled at once, over all connections; further ones are refused as overloaded.
 pub(crate) const STREAMS_MAX: usize = 4 * 1024;
+/// Connections at once of peers who have not been welcomed: enough for all of a large domain to come back within
+/// seconds, and little beside [`CONNECTIONS_MAX`].
+pub(crate) const STRANGERS_MAX: usize = 1024;
+/// Streams of theirs that are handled at once: a greeting takes one, for milliseconds.
+pub(crate) const STRANGER_STREAMS_MAX: usize = 256;
+/// Who has not been welcomed after this time is sent away: a greeting takes a round trip and a commit.
+pub(crate) const WELCOME_WITHIN: Duration = Duration::from_secs(30);
 /// Peers in the address book: the nodes of a domain and some room.
 pub(crate) const PEERS_MAX: usize = 64 * 1024;
 /// Memory is taken for a frame in steps of this many bytes as they arrive, so that a length alone buys none.
@@ -73,6 +80,8 @@ pub(crate) const RUN_PIECES_MAX: u64 = 64;
 /// Short ranges at slow holders keep the end of a fetch from waiting for them.
 pub(crate) const RUN_TARGET: Duration = Duration::from_millis(1000);
 
+/// Longest pass that a relay looks at, bytes.
+pub(crate) const RELAY_PASS_BYTES_MAX: usize = 256;
 /// Clients of one relay.
 pub(crate) const RELAY_CLIENTS_MAX: usize = 16 * 1024;
 /// Connections to a relay that have not yet proven a key.

@@ -21,6 +21,9 @@ pub type Admit = Arc<dyn Fn(NodeId, &[u8]) -> bool + Send + Sync>;
 pub struct EndpointLimits {
     /// Connections at once, each direction.
     pub connections_max: usize,
+    /// Inbound connections at once of peers who have not been welcomed, where that matters
+    /// ([`crate::Routes::strangers`]).
+    pub strangers_max: usize,
     /// Inbound connections at once from one peer.
     pub connections_per_peer_max: usize,
     /// Streams that one peer may have open on one connection; its further ones wait.
@@ -33,6 +36,7 @@ impl Default for EndpointLimits {
     fn default() -> Self {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
+            strangers_max: limits::STRANGERS_MAX,
             connections_per_peer_max: limits::CONNECTIONS_PER_PEER_MAX,
             streams_per_connection_max: limits::STREAMS_PER_CONNECTION_MAX,
             streams_max: limits::STREAMS_MAX,
@@ -46,8 +50,10 @@ pub struct EndpointOptions {
     pub(crate) secret: [u8; 32],
     /// UDP addresses to bind; empty for any port on all interfaces. Ignored without [`Self::direct`].
     pub bind: Vec<SocketAddr>,
-    /// URLs of our own relays; empty for none.
+    /// URLs of our own relays; empty for none, until [`crate::Endpoint::set_relay`] names one.
     pub relays: Vec<String>,
+    /// What is shown to relays beside the key, for instance by who is about to join.
+    pub relay_pass: Option<String>,
     /// Whether to use UDP at all. Without it everything goes through a relay.
     pub direct: bool,
     /// Certificates (DER) of authorities that relays may use besides the well-known ones.
@@ -66,6 +72,7 @@ impl EndpointOptions {
             secret,
             bind: Vec::new(),
             relays: Vec::new(),
+            relay_pass: None,
             direct: true,
             relay_authorities: Vec::new(),
             limits: EndpointLimits::default(),
@@ -110,21 +117,32 @@ pub(crate) fn address_of(peer: &Peer) -> Result<EndpointAddr, PeerError> {
     Ok(EndpointAddr::from_parts(key, addresses))
 }
 
-/// Our own relays, and where each answers which address a node is seen from.
-pub(crate) fn relay_mode(urls: &[String]) -> Result<RelayMode, BindError> {
-    if urls.is_empty() {
-        return Ok(RelayMode::Disabled);
-    }
+/// Our own relays. There may be none now and one later, so relays are never switched off altogether: without a URL
+/// nothing is contacted.
+pub(crate) fn relay_mode(
+    urls: &[String],
+    pass: Option<&str>,
+) -> Result<(RelayMode, Vec<RelayUrl>), BindError> {
     let mut relays = Vec::new();
     for url in urls {
         let url: RelayUrl = url
             .parse()
             .map_err(|_| BindError::RelayUrl { url: url.clone() })?;
-        // Our relays answer address discovery on the UDP port of the same number, and only with TLS.
-        let port = url.port_or_known_default().filter(|_| url.scheme() == "https");
-        relays.push(RelayConfig::new(url, port.map(RelayQuicConfig::new)));
+        relays.push(url);
     }
-    Ok(RelayMode::Custom(RelayMap::from_iter(relays)))
+    let configs = relays.iter().map(|url| relay_config(url, pass));
+    Ok((RelayMode::Custom(RelayMap::from_iter(configs)), relays))
+}
+
+/// A relay of ours, and where it answers from which address a node is seen: on the UDP port of the same number, and
+/// only with TLS.
+pub(crate) fn relay_config(url: &RelayUrl, pass: Option<&str>) -> RelayConfig {
+    let port = url.port_or_known_default().filter(|_| url.scheme() == "https");
+    let config = RelayConfig::new(url.clone(), port.map(RelayQuicConfig::new));
+    match pass {
+        Some(pass) => config.with_auth_token(pass),
+        None => config,
+    }
 }
 
 /// The machine's name servers and no others: the transport's own choice would fall back on public ones.

@@ -6,14 +6,16 @@
 
 use crate::{
     error::RelayError,
-    limits::{RELAY_CLIENTS_MAX, RELAY_HANDSHAKE_TIMEOUT, RELAY_HANDSHAKES_MAX},
+    limits::{RELAY_CLIENTS_MAX, RELAY_HANDSHAKE_TIMEOUT, RELAY_HANDSHAKES_MAX, RELAY_PASS_BYTES_MAX},
 };
 use daitn_messages::ids::NodeId;
+use futures_util::future::BoxFuture;
 use iroh::PublicKey;
 use iroh_relay::server::{
     Access, AccessControl, ClientRequest, ConnectionId, QuicConfig, RelayConfig, Server, ServerConfig,
     http_server::{RelayService, TlsConfig},
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -25,12 +27,15 @@ use std::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
+/// Whom a relay serves: asked with the key that was proven and the pass that was shown with it.
+pub type RelayAccess = Arc<dyn Fn(NodeId, Option<String>) -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// How to run a relay.
 pub struct RelayOptions {
     /// TCP address to listen on: 443 where the network outside should reach it.
     pub bind: SocketAddr,
-    /// Whom it serves, asked with the key that was proven.
-    pub access: Arc<dyn Fn(NodeId) -> bool + Send + Sync>,
+    /// Whom it serves.
+    pub access: RelayAccess,
     /// TLS. Without it nodes are still encrypted end to end, but cannot learn their public address from the relay, so
     /// two nodes behind NAT stay relayed.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -41,7 +46,7 @@ pub struct RelayOptions {
 impl RelayOptions {
     /// Without TLS.
     #[must_use]
-    pub fn new(bind: SocketAddr, access: Arc<dyn Fn(NodeId) -> bool + Send + Sync>) -> Self {
+    pub fn new(bind: SocketAddr, access: RelayAccess) -> Self {
         Self {
             bind,
             access,
@@ -65,6 +70,7 @@ impl fmt::Debug for RelayOptions {
 #[derive(Debug)]
 pub struct Relay {
     server: Server,
+    service: RelayService,
     address: SocketAddr,
     tls: bool,
     accepting: AbortOnDropHandle<()>,
@@ -105,9 +111,10 @@ impl Relay {
             .expect("the relay service was configured above")
             .clone();
         let tls = options.tls.is_some();
-        let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, service, options.tls)));
+        let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, service.clone(), options.tls)));
         Ok(Self {
             server,
+            service,
             address,
             tls,
             accepting,
@@ -132,13 +139,10 @@ impl Relay {
         self.server.metrics().server.bytes_sent.get()
     }
 
-    /// Breaks off a node, for instance because its key was revoked.
-    pub fn disconnect(&self, node: NodeId) {
-        if let Ok(key) = PublicKey::from_bytes(&node.0)
-            && let Some(service) = self.server.relay_service()
-        {
-            service.clients().disconnect(key, None);
-        }
+    /// What breaks off nodes, also where the relay itself is not at hand.
+    #[must_use]
+    pub fn door(&self) -> RelayDoor {
+        RelayDoor(self.service.clone())
     }
 
     /// Stops it.
@@ -148,6 +152,75 @@ impl Relay {
             tracing::debug!("the relay did not stop in order: {error:#}");
         }
     }
+}
+
+/// Breaks off nodes; clones are of the same relay.
+#[derive(Debug, Clone)]
+pub struct RelayDoor(RelayService);
+
+impl RelayDoor {
+    /// Breaks off a node, for instance because its key was revoked. It is asked about anew when it comes back.
+    pub fn disconnect(&self, node: NodeId) {
+        if let Ok(key) = PublicKey::from_bytes(&node.0) {
+            self.0.clients().disconnect(key, None);
+        }
+    }
+}
+
+/// A relay's certificate and key, and what a node must trust to believe it.
+#[derive(Clone)]
+pub struct RelayTls {
+    /// For [`RelayOptions::tls`].
+    pub server: Arc<rustls::ServerConfig>,
+    /// The chain (DER), for [`crate::EndpointOptions::relay_authorities`] of who runs the relay.
+    pub chain: Vec<Vec<u8>>,
+}
+
+impl RelayTls {
+    /// From a certificate chain and its key, PEM.
+    ///
+    /// # Errors
+    /// Where they cannot be read or do not belong together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, RelayError> {
+        let failed = |cause: String| RelayError::Certificate { cause };
+        let der = certificates(chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| failed(error.to_string()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| {
+                let chain = der.iter().cloned().map(CertificateDer::from).collect();
+                builder.with_no_client_auth().with_single_cert(chain, key)
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self {
+            server: Arc::new(server),
+            chain: der,
+        })
+    }
+}
+
+impl fmt::Debug for RelayTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the key.
+        f.debug_struct("RelayTls")
+            .field("n_certificates", &self.chain.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The certificates (DER) in a PEM file's bytes.
+///
+/// # Errors
+/// Where there is none, or one cannot be read.
+pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, RelayError> {
+    let failed = |cause: String| RelayError::Certificate { cause };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| failed(error.to_string()))?;
+    if found.is_empty() {
+        return Err(failed("there is no certificate in it".to_owned()));
+    }
+    Ok(found.into_iter().map(|der| der.to_vec()).collect())
 }
 
 async fn accept(listener: TcpListener, service: RelayService, tls: Option<Arc<rustls::ServerConfig>>) {
@@ -177,7 +250,7 @@ async fn accept(listener: TcpListener, service: RelayService, tls: Option<Arc<ru
 }
 
 struct Guard {
-    access: Arc<dyn Fn(NodeId) -> bool + Send + Sync>,
+    access: RelayAccess,
     clients_max: usize,
     clients: AtomicUsize,
 }
@@ -192,9 +265,12 @@ impl fmt::Debug for Guard {
 
 impl AccessControl for Guard {
     async fn on_connect(&self, request: &ClientRequest) -> Access {
-        if !(self.access)(NodeId(*request.endpoint_id().as_bytes())) {
+        let pass = request
+            .auth_token()
+            .filter(|pass| pass.len() <= RELAY_PASS_BYTES_MAX);
+        if !(self.access)(NodeId(*request.endpoint_id().as_bytes()), pass).await {
             return Access::Deny {
-                reason: Some("this node is not enrolled here".to_owned()),
+                reason: Some("this node is not enrolled here, and showed no join token".to_owned()),
             };
         }
         let admitted = self

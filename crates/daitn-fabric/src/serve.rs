@@ -9,7 +9,7 @@ use crate::{
     counters::{Open, add},
     endpoint::{Shared, lock},
     error::{Refusal, SessionError},
-    limits::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, SESSION_TIMEOUT},
+    limits::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, SESSION_TIMEOUT, WELCOME_WITHIN},
     probe,
     session::{Session, StreamKind},
 };
@@ -17,12 +17,7 @@ use bytes::Bytes;
 use daitn_messages::{encoding, ids::NodeId};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::de::DeserializeOwned;
-use std::{
-    collections::HashMap,
-    fmt,
-    panic::AssertUnwindSafe,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A session that a peer has opened, its header read.
@@ -54,6 +49,8 @@ type Handler = Arc<dyn Fn(IncomingSession) -> BoxFuture<'static, ()> + Send + Sy
 
 struct Route {
     header_bytes_max: usize,
+    /// The same for who has not been welcomed; none: everybody is welcome.
+    stranger_bytes_max: Option<usize>,
     handler: Handler,
 }
 
@@ -83,10 +80,27 @@ impl Routes {
             alpn.to_vec(),
             Route {
                 header_bytes_max,
+                stranger_bytes_max: None,
                 handler,
             },
         );
         self
+    }
+
+    /// Who dials in for a protocol is a stranger until [`Connection::welcome`]: the headers of its sessions have at most
+    /// this many bytes, and strangers are few at once and not for long.
+    #[must_use]
+    pub fn strangers(mut self, alpn: &[u8], header_bytes_max: usize) -> Self {
+        if let Some(route) = self.sessions.get_mut(alpn) {
+            route.stranger_bytes_max = Some(header_bytes_max);
+        }
+        self
+    }
+
+    fn knows_strangers(&self, alpn: &[u8]) -> bool {
+        self.sessions
+            .get(alpn)
+            .is_some_and(|route| route.stranger_bytes_max.is_some())
     }
 
     /// Artifacts of this store are served to whom `may_fetch` allows them. Without this call nothing is served.
@@ -167,6 +181,17 @@ async fn accept_connection(
         connection.close(Refusal::Denied);
         return;
     }
+    if shared
+        .routes()
+        .is_some_and(|routes| routes.knows_strangers(connection.alpn()))
+    {
+        let Ok(place) = shared.strangers.clone().try_acquire_owned() else {
+            add(&shared.counters.connections_refused_total, 1);
+            connection.close(Refusal::Overloaded);
+            return;
+        };
+        connection.not_welcomed(place);
+    }
     {
         let mut inbound = lock(&shared.inbound);
         let of_node = inbound.entry(node).or_default();
@@ -178,7 +203,10 @@ async fn accept_connection(
         of_node.push(connection.clone());
     }
     add(&shared.counters.connections_total, 1);
-    accept_streams(&shared, &connection).await;
+    tokio::select! {
+        () = accept_streams(&shared, &connection) => {}
+        () = outstay(&connection) => {}
+    }
     let mut inbound = lock(&shared.inbound);
     if let Some(of_node) = inbound.get_mut(&node) {
         of_node.retain(|other| !other.is_same(&connection));
@@ -186,6 +214,16 @@ async fn accept_connection(
             inbound.remove(&node);
         }
     }
+}
+
+/// Ends once a stranger has been one for too long, and then only.
+async fn outstay(connection: &Connection) {
+    tokio::time::sleep(WELCOME_WITHIN).await;
+    if !connection.is_stranger() {
+        return std::future::pending().await;
+    }
+    tracing::info!(node = %connection.remote(), "a peer that was not welcomed within {WELCOME_WITHIN:?} is sent away");
+    connection.close(Refusal::Denied);
 }
 
 /// Accepts streams on a connection that this side has dialled.
@@ -212,7 +250,12 @@ async fn accept_streams(shared: &Arc<Shared>, connection: &Connection) {
                 return;
             }
         };
-        let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
+        let streams = if connection.is_stranger() {
+            &shared.stranger_streams
+        } else {
+            &shared.streams
+        };
+        let Ok(permit) = streams.clone().try_acquire_owned() else {
             add(&shared.counters.streams_refused_total, 1);
             session.refuse(Refusal::Overloaded);
             continue;
@@ -255,11 +298,7 @@ async fn dispatch(
 ) -> Result<(), SessionError> {
     session.set_timeout(HEADER_TIMEOUT);
     let kind = session.receiver().recv_kind().await?;
-    let routes = shared
-        .routes
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let routes = shared.routes();
     let refuse = |session: Session, refusal: Refusal| {
         session.refuse(refusal);
         Err(SessionError::Refused(refusal))
@@ -272,7 +311,12 @@ async fn dispatch(
             let Some(route) = route else {
                 return refuse(session, Refusal::Unsupported);
             };
-            let header = match session.receiver().recv_frame(route.header_bytes_max).await {
+            let stranger = connection
+                .is_stranger()
+                .then_some(route.stranger_bytes_max)
+                .flatten();
+            let header_bytes_max = stranger.unwrap_or(route.header_bytes_max);
+            let header = match session.receiver().recv_frame(header_bytes_max).await {
                 Ok(Some(header)) => header,
                 Ok(None) => return Err(SessionError::EndedEarly),
                 Err(error) => {

@@ -7,7 +7,7 @@
 
 use crate::{
     descriptor::{Descriptor, Telemetry},
-    ids::{EntityKind, NodeId, OrganisationId, TokenId},
+    ids::{ArtifactId, EntityKind, NodeId, OrganisationId, TokenId},
     order::WorkOrder,
     receipt::Receipt,
     rejection::Rejection,
@@ -94,6 +94,7 @@ pub enum Accepted {
 
 /// What one node found about its way to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
     /// From whom.
     pub from: NodeId,
@@ -143,6 +144,14 @@ pub struct JoinToken {
     pub organisation: OrganisationId,
 }
 
+/// What the holder of a join token shows to the domain's relay, which it has to pass before it can join. Made from the
+/// hash of the secret, which is all that the control center keeps, and says nothing about either.
+#[must_use]
+pub fn relay_pass(token: &TokenId, secret_hash: &ArtifactId) -> String {
+    let proof = ArtifactId::of(&[b"daitn relay pass 1".as_slice(), &secret_hash.0].concat());
+    format!("{token}.{proof}")
+}
+
 /// What a join token's text begins with.
 pub const JOIN_TOKEN_PREFIX: &str = "daitn1-";
 
@@ -154,6 +163,12 @@ impl JoinToken {
             .encode(&crate::encoding::encode(self))
             .to_ascii_lowercase();
         format!("{JOIN_TOKEN_PREFIX}{body}")
+    }
+
+    /// What is shown to the domain's relay: see [`relay_pass`].
+    #[must_use]
+    pub fn relay_pass(&self) -> String {
+        relay_pass(&self.token, &ArtifactId::of(&self.secret))
     }
 
     /// Reads the text.

@@ -2,6 +2,8 @@
 
 /// Longest encoded control message, bytes. A plan of 10,000 sites is about 3 MiB.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest control message of a peer that has not been greeted yet, bytes: a greeting has a few hundred.
+pub const STRANGER_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Longest header of a data-plane session, bytes: it names artifacts and peers, never carries weights.
 pub const SESSION_HEADER_BYTES_MAX: usize = 256 * 1024;
 /// Longest signed descriptor, bytes.

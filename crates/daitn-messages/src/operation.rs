@@ -2,6 +2,7 @@
 //! Authority is a value: every operation goes with the [`Principal`] that asks.
 
 use crate::{
+    control::Link,
     descriptor::Descriptor,
     ids::{
         ApiKeyId, DecisionId, DeploymentId, EntityId, EntityKind, JobId, NodeId, OrganisationId, PlanId,
@@ -325,6 +326,9 @@ pub struct NodeView {
     pub organisation: OrganisationId,
     /// Whether it is connected now.
     pub online: bool,
+    /// Whether it is connected by the domain's relay, or else directly; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayed: Option<bool>,
     /// Whether it gets no new work.
     pub draining: bool,
     /// Whether it was thrown out.
@@ -335,6 +339,9 @@ pub struct NodeView {
     pub last_seen: UnixMillis,
     /// What it has attached.
     pub entities: Vec<EntityId>,
+    /// Measured ways between it and others, where one node was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
 }
 
 /// Found entities.

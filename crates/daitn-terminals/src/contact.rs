@@ -33,6 +33,8 @@ pub(crate) struct Uplink {
     contact: watch::Sender<Contact>,
     enrolment: Mutex<Option<Enrolment>>,
     joined: PathBuf,
+    /// The relay that the center has named, once it has named one or said that there is none.
+    relay: Option<Option<String>>,
     attached: Mutex<BTreeMap<EntityId, Result<(), Rejection>>>,
     links: Mutex<Vec<Link>>,
     linked: Notify,
@@ -49,6 +51,7 @@ impl Uplink {
         Ok(Self {
             contact: watch::Sender::new(Contact::Connecting { cause: None }),
             enrolment: Mutex::new(enrolment.filter(|_| !joined.enrolled)),
+            relay: joined.enrolled.then_some(joined.relay),
             joined: path,
             attached: Mutex::default(),
             links: Mutex::default(),
@@ -62,6 +65,11 @@ impl Uplink {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What the center said of the domain's relay before this start; none where it has said nothing yet.
+    pub(crate) fn relay_before(&self) -> Option<Option<&str>> {
+        self.relay.as_ref().map(Option::as_deref)
     }
 
     /// The center has taken the node: remembered, so that a spent token is not sent again.

@@ -28,7 +28,7 @@ use daitn_fabric::{
 use daitn_messages::{
     control::{Enrolment, JoinToken, Welcome},
     ids::{EntityId, NodeId},
-    limits::{FRAME_BYTES_MAX, SESSION_HEADER_BYTES_MAX},
+    limits::{FRAME_BYTES_MAX, SESSION_HEADER_BYTES_MAX, STRANGER_FRAME_BYTES_MAX},
     rejection::{Code, Rejection},
     units::UnixMillis,
 };
@@ -121,6 +121,9 @@ impl Node {
             );
             Arc::new(blocking(move || Uplink::open(enrolment, clock, path)).await?)
         };
+        if let Some(relay) = uplink.relay_before() {
+            uplink::use_relay(&shared, relay).await;
+        }
         let gateways = Arc::new(Gateways::open(&options.state, &shared)?);
         let inner = Arc::new(Inner {
             name: options.name.clone(),
@@ -227,6 +230,7 @@ fn serve(shared: &Arc<Shared>, gateways: &Arc<Gateways>, uplink: &Arc<Uplink>) {
             let desk = desk.clone();
             async move { desk.answer(incoming).await }
         })
+        .strangers(CONTROL_ALPN, STRANGER_FRAME_BYTES_MAX)
         .on(DATA_ALPN, SESSION_HEADER_BYTES_MAX, of_data)
         .artifacts(shared.store.clone(), may_fetch);
     shared.endpoint.serve(routes);

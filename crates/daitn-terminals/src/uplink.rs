@@ -138,15 +138,30 @@ async fn talk(
         connection.close(daitn_fabric::Refusal::Denied);
         return Rejection::new(Code::NotEnrolled, message);
     }
+    let relay = welcome.relay.clone();
     if let Err(rejection) = uplink.welcomed(welcome).await {
         return rejection;
     }
+    use_relay(shared, relay.as_deref()).await;
     tokio::select! {
         closed = connection.closed() => closed.rejection(),
         rejection = attach(shared, uplink, connection, unopened) => rejection,
         rejection = report(shared, connection) => rejection,
         rejection = measure(shared, uplink, connection) => rejection,
         rejection = link(uplink, connection) => rejection,
+    }
+}
+
+/// Uses the domain's relay: to be found there, and to find the center there.
+pub(crate) async fn use_relay(shared: &Shared, relay: Option<&str>) {
+    if let Err(error) = shared.endpoint.set_relay(relay).await {
+        return tracing::error!("the relay that the control center names cannot be used: {error}");
+    }
+    if let Some(mut center) = shared.endpoint.known_peer(shared.center) {
+        center.relay = relay.map(ToOwned::to_owned);
+        if let Err(error) = shared.endpoint.set_peer(center) {
+            tracing::error!("the way to the control center by its relay is not taken: {error}");
+        }
     }
 }
 

@@ -111,6 +111,12 @@ impl Reachability {
         true
     }
 
+    /// The measured links of a node, in the order of the others' keys.
+    pub(crate) fn links_of(&self, node: NodeId) -> impl Iterator<Item = &Link> {
+        let others = self.neighbours.get(&node).into_iter().flatten();
+        others.filter_map(move |other| self.links.get(&pair(node, *other)))
+    }
+
     fn renew_fastest(&mut self, node: NodeId) {
         // Only a full look can tell whether the link that was fastest still is: nodes have few links, aggregators are
         // asked to renew theirs seldom.

@@ -79,6 +79,11 @@ impl Topology {
         self.reachability.link(link)
     }
 
+    /// The measured ways between a node and others.
+    pub fn links_of(&self, node: NodeId) -> impl Iterator<Item = &Link> {
+        self.reachability.links_of(node)
+    }
+
     /// How one node reaches another: measured or assumed.
     #[must_use]
     pub fn path(&self, from: NodeId, to: NodeId) -> Path {

@@ -51,6 +51,12 @@ pub(crate) enum Input {
     Bootstrap {
         organisation: OrganisationId,
     },
+    /// Whether a node may use the relay: a question that changes nothing.
+    Relay {
+        node: NodeId,
+        pass: Option<String>,
+        answer: oneshot::Sender<bool>,
+    },
     Timer(Timer),
     Shutdown,
 }
@@ -138,6 +144,7 @@ impl Input {
                 _ => "operation",
             },
             Self::Search { .. } | Self::Watch { .. } => "read",
+            Self::Relay { .. } => "relay",
             Self::Bootstrap { .. } => "bootstrap",
             Self::Timer(_) => "timer",
             Self::Shutdown => "shutdown",
@@ -183,7 +190,7 @@ impl Input {
                 job,
             },
             Self::Timer(timer) => Event::Timer(timer),
-            Self::Hello { .. } | Self::Bootstrap { .. } | Self::Shutdown => return None,
+            Self::Hello { .. } | Self::Relay { .. } | Self::Bootstrap { .. } | Self::Shutdown => return None,
         })
     }
 }

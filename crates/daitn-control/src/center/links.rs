@@ -9,6 +9,7 @@ use daitn_fabric::{Connection, Refusal, SessionError};
 use daitn_messages::{
     control::{Acknowledged, CenterMessage},
     ids::{NodeId, OrderId},
+    operation::Answer,
     signed::Signed,
 };
 use std::{
@@ -81,6 +82,21 @@ impl Links {
             tracing::warn!(node = %node.short(), "a node does not take its messages; it is cut off");
             link.connection.close(Refusal::Overloaded);
             self.by_node.remove(&node);
+        }
+    }
+
+    /// Fills in by which way the nodes in an answer are connected: only the connection knows.
+    pub(crate) fn tell_ways(&self, answer: &mut Answer) {
+        let nodes = match answer {
+            Answer::Node(node) => std::slice::from_mut(node),
+            Answer::Nodes(nodes) => nodes.as_mut_slice(),
+            _ => return,
+        };
+        for node in nodes.iter_mut().filter(|node| node.online) {
+            node.relayed = self
+                .by_node
+                .get(&node.node)
+                .and_then(|link| link.connection.is_relayed());
         }
     }
 

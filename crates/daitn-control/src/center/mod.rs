@@ -29,9 +29,9 @@ use crate::{
 };
 use daitn_fabric::{CONTROL_ALPN, Endpoint, Routes};
 use daitn_messages::{
-    ids::{JobId, OrganisationId},
+    ids::{JobId, NodeId, OrganisationId},
     job::{JobEvent, JobView},
-    limits::FRAME_BYTES_MAX,
+    limits::{FRAME_BYTES_MAX, STRANGER_FRAME_BYTES_MAX},
     operation::{Answer, CreatedKey, Operation, Principal},
     rejection::{Code, Rejection},
     session::Peer,
@@ -44,6 +44,7 @@ use input::{Envelope, Input, QUEUE_MAX};
 use run::Loop;
 use stats::Counters;
 use std::{
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -69,6 +70,31 @@ pub struct CenterConfig {
     pub gateways: Vec<Peer>,
     /// How long the center waits for others.
     pub timing: Timing,
+    /// Who is told of each node that is thrown out.
+    pub on_revoked: OnRevoked,
+}
+
+/// Who is told of each node that is thrown out: it must not wait. Nobody by default.
+#[derive(Clone, Default)]
+pub struct OnRevoked(Option<Arc<dyn Fn(NodeId) + Send + Sync>>);
+
+impl OnRevoked {
+    /// This one.
+    pub fn new(tell: impl Fn(NodeId) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    fn tell(&self, node: NodeId) {
+        if let Some(tell) = &self.0 {
+            tell(node);
+        }
+    }
+}
+
+impl fmt::Debug for OnRevoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnRevoked").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Why a center did not start.
@@ -189,6 +215,7 @@ impl Center {
             snapshot: snapshot_sender,
             failed: failed_sender,
             counters: counters.clone(),
+            on_revoked: config.on_revoked,
         });
         let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::Builder::new()
@@ -200,9 +227,11 @@ impl Center {
             });
         let thread = thread.map_err(|error| StartError::System(error.to_string()))?;
         let desk = connections::Desk::new(queue.clone());
-        let routes = Routes::new().on(CONTROL_ALPN, FRAME_BYTES_MAX, move |incoming| {
-            desk.clone().answer(incoming)
-        });
+        let routes = Routes::new()
+            .on(CONTROL_ALPN, FRAME_BYTES_MAX, move |incoming| {
+                desk.clone().answer(incoming)
+            })
+            .strangers(CONTROL_ALPN, STRANGER_FRAME_BYTES_MAX);
         endpoint.serve(routes);
         Ok(CenterHandle {
             inner: Arc::new(Inner {
@@ -288,6 +317,14 @@ impl CenterHandle {
                 "something else than a key was made",
             )),
         }
+    }
+
+    /// Whether a node may use the domain's relay, with this pass or without one: members, who holds a join token, and
+    /// the center's own endpoints. False where the center has stopped.
+    pub async fn may_relay(&self, node: NodeId, pass: Option<String>) -> bool {
+        self.ask(|answer| Envelope::silent(Input::Relay { node, pass, answer }))
+            .await
+            .unwrap_or(false)
     }
 
     /// How nodes reach the center: what join tokens name.

@@ -2,7 +2,7 @@
 
 use crate::{
     center::{
-        CenterError, Clock, input,
+        CenterError, Clock, OnRevoked, input,
         input::{Envelope, Input, Waiting},
         links::Links,
         read_records, reads,
@@ -46,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(crate) failed: watch::Sender<Option<CenterError>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) on_revoked: OnRevoked,
 }
 
 /// See the module.
@@ -203,6 +204,11 @@ impl Loop {
                 };
                 catch_unwind(AssertUnwindSafe(|| core.handle(event, now, entropy)))
             }
+            Input::Relay { node, pass, answer } => {
+                // Whoever no longer waits asks again.
+                let _ = answer.send(core.may_relay(node, pass.as_deref(), now));
+                return true;
+            }
             Input::Bootstrap { organisation } => catch_unwind(AssertUnwindSafe(|| {
                 core.bootstrap(request, organisation, now, entropy)
             })),
@@ -295,6 +301,7 @@ impl Loop {
                 if let Some((id, connection)) = self.greeted.remove(&request)
                     && reply.is_ok()
                 {
+                    connection.welcome();
                     self.links.open(id, connection, self.parts.queue.clone());
                 }
                 if let Some(Waiting::Node(waiting)) = waiting {
@@ -302,7 +309,10 @@ impl Loop {
                     let _ = waiting.send(reply);
                 }
             }
-            (Effect::Reply { result, .. }, Some(Waiting::Client(waiting))) => {
+            (Effect::Reply { mut result, .. }, Some(Waiting::Client(waiting))) => {
+                if let Ok(answer) = &mut result {
+                    self.links.tell_ways(answer);
+                }
                 let _ = waiting.send(result);
             }
             (Effect::Watching { view, .. }, Some(Waiting::Watcher(waiting))) => {
@@ -342,7 +352,10 @@ impl Loop {
                 });
             }
             (Effect::Send { node, message }, _) => self.links.send(node, *message),
-            (Effect::Disconnect { node }, _) => self.links.close(node),
+            (Effect::Disconnect { node }, _) => {
+                self.links.close(node);
+                self.parts.on_revoked.tell(node);
+            }
             (Effect::Arm { timer, at }, _) => self.timers.arm(timer, at),
             (Effect::JobEvent { job, event }, _) => self.tell_watchers(&job, *event),
             (Effect::Index(descriptor), _) => self.parts.text.put(descriptor),

@@ -248,10 +248,13 @@ impl Core {
         self.nodes.n_online()
     }
 
-    /// Whether a node may use the domain's relay and be answered at all.
+    /// Whether a node may use the domain's relay: the control center and its gateways, members, and who shows that it
+    /// holds a join token that is in force.
     #[must_use]
-    pub fn is_member(&self, node: NodeId) -> bool {
-        self.member(node).is_ok()
+    pub fn may_relay(&self, node: NodeId, pass: Option<&str>, now: UnixMillis) -> bool {
+        let of_center =
+            node == self.config.key.id() || self.config.gateways.iter().any(|peer| peer.node == node);
+        of_center || self.member(node).is_ok() || pass.is_some_and(|pass| self.is_relay_pass(pass, now))
     }
 }
 

@@ -75,6 +75,8 @@ impl Node {
             name: record.name.clone(),
             organisation: record.organisation.clone(),
             online: self.is_online(),
+            relayed: None,
+            links: Vec::new(),
             draining: record.draining,
             revoked: record.revoked,
             build: record.build.clone(),

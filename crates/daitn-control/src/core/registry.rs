@@ -21,6 +21,9 @@ use daitn_messages::{
 };
 use daitn_store::Family;
 
+/// Links that are told of one node.
+const LINKS_SHOWN_MAX: usize = 64;
+
 impl Core {
     pub(super) fn hello(
         &mut self,
@@ -209,7 +212,14 @@ impl Core {
             .nodes
             .get(node)
             .ok_or_else(|| Rejection::not_found("node", node))?;
-        Ok(Answer::Node(node.view()))
+        let mut view = node.view();
+        view.links = self
+            .topology
+            .links_of(view.node)
+            .take(LINKS_SHOWN_MAX)
+            .copied()
+            .collect();
+        Ok(Answer::Node(view))
     }
 
     pub(super) fn revoke_node(&mut self, turn: &mut Turn<'_>, node: NodeId) -> Result<Answer, Rejection> {

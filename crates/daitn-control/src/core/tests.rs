@@ -86,6 +86,19 @@ impl Fixture {
         self.handle(event).into_iter().find_map(reply).unwrap()
     }
 
+    fn token(&mut self, uses: u32) -> JoinToken {
+        let new = NewToken {
+            organisation: "a".parse().unwrap(),
+            terminals: Vec::new(),
+            uses,
+            valid_ms: 1_000,
+        };
+        match self.call(Operation::CreateToken(new)) {
+            Ok(Answer::Token(token)) => JoinToken::from_text(&token.text).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn join(&mut self, number: u8, entity: &EntityId) {
         let new = NewToken {
             organisation: entity.organisation.clone(),
@@ -260,4 +273,42 @@ fn a_panic_in_one_job_ends_that_job_with_its_cause_and_no_other() {
     assert_eq!(fixture.job(&good.id).phase, JobPhase::Preparing);
     let after = fixture.train("also-fine");
     assert_eq!(after.phase, JobPhase::Preparing);
+}
+
+#[test]
+fn the_relay_serves_members_and_who_holds_a_join_token_in_force() {
+    let mut fixture = Fixture::new();
+    let (member, stranger) = (
+        NodeKey::from_bytes(&[1; 32]).id(),
+        NodeKey::from_bytes(&[99; 32]).id(),
+    );
+    let center = NodeKey::from_bytes(&[42; 32]).id();
+    let may = |fixture: &Fixture, node, pass: Option<&str>| fixture.core.may_relay(node, pass, NOW);
+    assert!(may(&fixture, center, None) && may(&fixture, member, None));
+    assert!(!may(&fixture, stranger, None));
+
+    let token = fixture.token(1);
+    let pass = token.relay_pass();
+    assert!(may(&fixture, stranger, Some(&pass)));
+    assert!(
+        !fixture.core.may_relay(stranger, Some(&pass), NOW.plus(1_000)),
+        "expired"
+    );
+    let other = fixture.token(1);
+    let mixed = format!(
+        "{}.{}",
+        token.token,
+        other.relay_pass().split_once('.').unwrap().1
+    );
+    for wrong in ["", ".", "x.y", token.token.as_str(), &mixed] {
+        assert!(!may(&fixture, stranger, Some(wrong)), "{wrong}");
+    }
+    // What is shown to the relay is neither the secret nor its hash.
+    let hash = ArtifactId::of(&token.secret).to_string();
+    assert!(!pass.contains(&hash));
+    fixture.call(Operation::RevokeToken(token.token)).unwrap();
+    assert!(!may(&fixture, stranger, Some(&pass)), "revoked");
+
+    fixture.call(Operation::RevokeNode(member)).unwrap();
+    assert!(!may(&fixture, member, None), "thrown out");
 }

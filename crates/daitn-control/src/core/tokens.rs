@@ -5,7 +5,7 @@ use crate::{
     limits::{KEYS_MAX, TOKEN_USES_MAX, TOKEN_VALID_MS_MAX, TOKENS_MAX},
 };
 use daitn_messages::{
-    control::{Enrolment, JoinToken},
+    control::{Enrolment, JoinToken, relay_pass},
     ids::{ApiKeyId, ArtifactId, EntityKind, OrganisationId, TokenId},
     leaf::LeafKind,
     limits::NAME_BYTES_MAX,
@@ -153,6 +153,19 @@ impl Core {
             turn.leaf_of(LeafKind::Key, token, record, [&record.organisation]);
         }
         Ok(Answer::Done {})
+    }
+
+    /// Whether this is what the holder of a token that can still be spent shows to the relay.
+    pub(super) fn is_relay_pass(&self, pass: &str, now: UnixMillis) -> bool {
+        let token = pass.split_once('.').and_then(|(token, _)| token.parse().ok());
+        token
+            .and_then(|token: TokenId| self.tokens.get(&token))
+            .is_some_and(|record| {
+                !record.revoked
+                    && record.expires_at > now
+                    && record.uses_left > 0
+                    && relay_pass(&record.token, &record.hash) == pass
+            })
     }
 
     /// Spends one use of a token. What is checked is the secret first, so that nothing is told to who guesses.

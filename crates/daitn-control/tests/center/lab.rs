@@ -1,7 +1,7 @@
 //! A control center on a real endpoint with a real store, and nodes that speak the real protocol on loopback. Their
 //! terminals do no arithmetic: they answer orders as a terminal would, at once.
 
-use daitn_control::{Center, CenterConfig, CenterHandle, Timing};
+use daitn_control::{Center, CenterConfig, CenterHandle, OnRevoked, Timing};
 use daitn_fabric::{CONTROL_ALPN, Connection, Endpoint, EndpointOptions, IncomingSession, Routes};
 use daitn_messages::{
     control::{Accepted, Acknowledged, CenterMessage, Enrolment, Hello, JoinToken, NodeMessage, NodeReply},
@@ -118,6 +118,7 @@ async fn start(path: PathBuf) -> CenterHandle {
         key: key.clone(),
         peer: None,
         relay: None,
+        on_revoked: OnRevoked::default(),
         gateways: Vec::new(),
         timing: Timing::default(),
     };

@@ -6,6 +6,7 @@ use daitn_fabric::{
     artifact::{Durability, Fetch},
 };
 use daitn_messages::ids::NodeId;
+use futures_util::FutureExt;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 fn relay_only(key: u8, relay: &Relay) -> EndpointOptions {
@@ -17,12 +18,12 @@ fn relay_only(key: u8, relay: &Relay) -> EndpointOptions {
 }
 
 async fn relay(access: impl Fn(NodeId) -> bool + Send + Sync + 'static) -> Relay {
-    Relay::bind(RelayOptions::new(
-        (Ipv4Addr::LOCALHOST, 0).into(),
-        Arc::new(access),
-    ))
-    .await
-    .unwrap()
+    Relay::bind(at(Ipv4Addr::LOCALHOST, access)).await.unwrap()
+}
+
+fn at(address: Ipv4Addr, access: impl Fn(NodeId) -> bool + Send + Sync + 'static) -> RelayOptions {
+    let access = move |node, _| std::future::ready(access(node)).boxed();
+    RelayOptions::new((address, 0).into(), Arc::new(access))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,7 +75,7 @@ async fn the_relay_turns_away_whom_it_does_not_serve() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_relay_serves_so_many_and_no_more() {
-    let mut options = RelayOptions::new((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(|_| true));
+    let mut options = at(Ipv4Addr::LOCALHOST, |_| true);
     options.clients_max = 1;
     let relay = Relay::bind(options).await.unwrap();
     let first = Endpoint::bind(relay_only(1, &relay)).await.unwrap();
@@ -104,7 +105,7 @@ fn certificate() -> (Vec<u8>, Arc<rustls::ServerConfig>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_with_tls_tells_a_node_its_address_and_is_not_believed_without_a_certificate() {
     let (authority, tls) = certificate();
-    let mut options = RelayOptions::new((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(|_| true));
+    let mut options = at(Ipv4Addr::LOCALHOST, |_| true);
     options.tls = Some(tls);
     let relay = Relay::bind(options).await.unwrap();
     assert!(relay.url().starts_with("https://127.0.0.1:"));
@@ -146,4 +147,61 @@ async fn bound_to_all_interfaces_a_node_says_where_it_is_found() {
     );
     introduce(&server, &client);
     client.connect(server.node(), DATA_ALPN, PLENTY).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_takes_up_a_relay_and_changes_it_while_it_runs() {
+    let (first, second) = (relay(|_| true).await, relay(|_| true).await);
+    let mut plain = relay_only(1, &first);
+    plain.relays.clear();
+    let node = Endpoint::bind(plain).await.unwrap();
+    assert_eq!(node.peer().relay, None);
+    for relay in [&first, &second] {
+        node.set_relay(Some(&relay.url())).await.unwrap();
+        // It says so at once, and is found there: by somebody who has been told of that relay alone.
+        let peer = node.peer();
+        assert_eq!(
+            peer.relay
+                .as_deref()
+                .map(|url| url.trim_end_matches('/').to_owned()),
+            Some(relay.url())
+        );
+        node.serve(Routes::new().on(DATA_ALPN, 10, |_| async {}));
+        let other = Endpoint::bind(relay_only(2, relay)).await.unwrap();
+        other.set_peer(peer).unwrap();
+        other.connect(node.node(), DATA_ALPN, PLENTY).await.unwrap();
+        other.shutdown(PLENTY).await;
+    }
+    assert!(node.set_relay(Some("no url")).await.is_err());
+    node.set_relay(None).await.unwrap();
+    assert_eq!(node.peer().relay, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_relay_is_told_the_pass_and_breaks_off_whom_it_is_told_to() {
+    let (asked, mut asks) = tokio::sync::mpsc::channel(8);
+    let access = move |_, pass: Option<String>| {
+        let asked = asked.clone();
+        let admitted = pass.as_deref() == Some("open sesame");
+        async move {
+            let _ = asked.send(pass).await;
+            admitted
+        }
+        .boxed()
+    };
+    let relay = Relay::bind(RelayOptions::new(
+        (Ipv4Addr::LOCALHOST, 0).into(),
+        Arc::new(access),
+    ))
+    .await
+    .unwrap();
+    let mut with_pass = relay_only(1, &relay);
+    with_pass.relay_pass = Some("open sesame".to_owned());
+    let guest = Endpoint::bind(with_pass).await.unwrap();
+    assert!(guest.relay_connected(PLENTY).await);
+    assert_eq!(asks.recv().await.unwrap().as_deref(), Some("open sesame"));
+    relay.door().disconnect(guest.node());
+    // Broken off it comes back by itself, and is asked about again.
+    let again = tokio::time::timeout(PLENTY, asks.recv()).await.unwrap();
+    assert_eq!(again.unwrap().as_deref(), Some("open sesame"));
 }

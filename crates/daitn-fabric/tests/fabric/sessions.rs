@@ -155,6 +155,56 @@ async fn frames_over_their_bound_are_refused_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_stranger_gets_little_room_until_it_is_welcomed() {
+    const STRANGER_MAX: usize = 64;
+    let limits = EndpointLimits {
+        strangers_max: 1,
+        ..EndpointLimits::default()
+    };
+    let mut server = options(1);
+    server.limits = limits;
+    let server = Endpoint::bind(server).await.unwrap();
+    let door = |incoming: IncomingSession| async move {
+        if incoming
+            .header::<Greeting>()
+            .is_ok_and(|asked| asked.text == "let me in")
+        {
+            incoming.connection.welcome();
+        }
+        greet(incoming).await;
+    };
+    server.serve(
+        Routes::new()
+            .on(DATA_ALPN, HEADER_MAX, door)
+            .strangers(DATA_ALPN, STRANGER_MAX),
+    );
+    let (first, second) = (endpoint(2).await, endpoint(3).await);
+    introduce(&server, &first);
+    introduce(&server, &second);
+    let long = "x".repeat(STRANGER_MAX);
+    let refused = |result: Result<String, SessionError>| match result {
+        Err(SessionError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        refused(ask(&first, server.node(), &long).await),
+        Refusal::TooLarge
+    );
+    // The only place is taken, until its holder is a stranger no more.
+    assert_eq!(
+        refused(ask(&second, server.node(), "hello").await),
+        Refusal::Overloaded
+    );
+    ask(&first, server.node(), "let me in").await.unwrap();
+    assert!(ask(&first, server.node(), &long).await.is_ok());
+    assert!(ask(&second, server.node(), "hello").await.is_ok());
+    assert_eq!(
+        refused(ask(&second, server.node(), &long).await),
+        Refusal::TooLarge
+    );
+}
+
+#[tokio::test]
 async fn a_reply_of_another_form_is_malformed() {
     let (server, client) = pair(
         EndpointLimits::default(),

@@ -244,6 +244,8 @@ fn deployment() -> DeploymentView {
 
 fn node() -> NodeView {
     NodeView {
+        relayed: Some(false),
+        links: Vec::new(),
         node: NODE,
         name: "one".to_owned(),
         organisation: "acme".parse().unwrap(),

@@ -396,7 +396,8 @@ impl Core {
     fn quorum_missed(&self, n_found: u32) -> Rejection {
         let message = format!(
             "{n_found} of the {} sites needed in cycle {}",
-            self.course.quorum, self.cycle
+            self.course.quorum,
+            self.cycle + 1
         );
         Rejection::new(Code::QuorumMissed, message)
     }

@@ -35,13 +35,17 @@ pub(crate) struct Arguments {
     /// An address that join tokens name, instead of those that this machine knows of itself; may be given again
     #[arg(long, value_name = "ADDRESS")]
     announce: Vec<SocketAddr>,
-    /// Also run a relay at this TCP address, for nodes that UDP does not reach
+    /// Also run a relay at this TCP address, for nodes that UDP does not reach; needs a certificate where it is not
+    /// loopback
     #[arg(long, value_name = "ADDRESS")]
     relay: Option<SocketAddr>,
     /// Where /metrics, /livez and /readyz are served, to this machine only; `off`: nowhere; without it a free port
     #[arg(long, value_name = "ADDRESS|off")]
     metrics_listen: Option<AddressOrOff>,
-    /// Certificate chain for HTTPS, PEM
+    /// The relay's URL as nodes see it: the name in the certificate, https://relay.example.org:8472
+    #[arg(long, value_name = "URL", requires = "relay")]
+    relay_url: Option<String>,
+    /// Certificate chain for HTTPS and the relay, PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Its private key, PEM
@@ -95,6 +99,9 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
     }
     if let Some(listen) = arguments.metrics_listen {
         config.metrics.listen = listen.0;
+    }
+    if let Some(url) = &arguments.relay_url {
+        config.center.relay_url.clone_from(url);
     }
     if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
         config.gateway.tls = Some(TlsFiles {

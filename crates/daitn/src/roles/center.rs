@@ -4,6 +4,7 @@
 use super::{
     bound::{Bound, again},
     oam, ports,
+    relay::{self, Relaying},
 };
 use crate::{
     config::Config,
@@ -14,8 +15,8 @@ use crate::{
     paint::Paint,
     shutdown::Stop,
 };
-use daitn_control::{Center, CenterConfig, CenterHandle, Timing};
-use daitn_fabric::{Endpoint, EndpointOptions, Relay, RelayOptions};
+use daitn_control::{Center, CenterConfig, CenterHandle, OnRevoked, Timing};
+use daitn_fabric::{Endpoint, EndpointOptions, Relay};
 use daitn_gateway::{Control, Gateway, GatewayHandle, JobFeed};
 use daitn_messages::{
     ids::JobId,
@@ -119,30 +120,27 @@ async fn start(directory: &Path, config: &Config) -> Result<Parts, Failure> {
         key(&directory.join("center.key"))?,
         key(&directory.join("gateway.key"))?,
     );
-    let relay = relay(config, &bound).await?;
-    let relay_url = relay
-        .as_ref()
-        .map(|relay| match config.center.relay_url.as_str() {
-            "" => relay.url(),
-            url => url.to_owned(),
-        });
+    let relaying = relay::start(config, &bound, &[center_key.id(), gateway_key.id()]).await?;
     let listen = again(config.center.listen, bound.control);
-    let control = endpoint(&center_key, listen, relay_url.as_deref()).await?;
+    let control = endpoint(&center_key, listen, relaying.as_ref()).await?;
     // The sessions' endpoint listens where the control plane's does, at a port of its own.
     let beside = SocketAddr::new(config.center.listen.ip(), bound.sessions);
-    let sessions = endpoint(&gateway_key, beside, relay_url.as_deref()).await?;
+    let sessions = endpoint(&gateway_key, beside, relaying.as_ref()).await?;
     bound.control = port_of(&control).unwrap_or(bound.control);
     bound.sessions = port_of(&sessions).unwrap_or(bound.sessions);
-    bound.relay = relay.as_ref().map_or(bound.relay, |relay| relay.address().port());
+    bound.relay = relaying
+        .as_ref()
+        .map_or(bound.relay, |relaying| relaying.relay.address().port());
     let center = center(
         directory,
         config,
         center_key,
         control.clone(),
         &sessions,
-        relay_url,
+        relaying.as_ref(),
     )
     .await?;
+    let relay = relaying.map(|relaying| relaying.open(&center));
     let served = serve(directory, config, &mut bound, &center, (&control, &sessions)).await;
     match served {
         Ok((gateway, oam)) => Ok(Parts {
@@ -156,6 +154,9 @@ async fn start(directory: &Path, config: &Config) -> Result<Parts, Failure> {
             // What runs already is ended in order, or its peers would wait for it.
             sessions.shutdown(SHUTDOWN_GRACE).await;
             center.shutdown().await;
+            if let Some(relay) = relay {
+                relay.shutdown().await;
+            }
             Err(failure)
         }
     }
@@ -183,9 +184,12 @@ async fn serve(
     Ok((gateway, oam))
 }
 
-async fn endpoint(key: &NodeKey, listen: SocketAddr, relay: Option<&str>) -> Result<Endpoint, Failure> {
+async fn endpoint(key: &NodeKey, listen: SocketAddr, relay: Option<&Relaying>) -> Result<Endpoint, Failure> {
     let mut options = EndpointOptions::new(*key.to_bytes()).bound_to(listen);
-    options.relays = relay.map(ToOwned::to_owned).into_iter().collect();
+    if let Some(relay) = relay {
+        options.relays = vec![relay.url.clone()];
+        options.relay_authorities.clone_from(&relay.authorities);
+    }
     Endpoint::bind(options).await.map_err(|error| {
         Failure::usage(error.to_string())
             .hint("Another process may have the port: give another --fabric-listen.")
@@ -196,30 +200,19 @@ fn port_of(endpoint: &Endpoint) -> Option<u16> {
     endpoint.peer().addresses.first().map(SocketAddr::port)
 }
 
-async fn relay(config: &Config, bound: &Bound) -> Result<Option<Relay>, Failure> {
-    let Some(listen) = config.center.relay else {
-        return Ok(None);
-    };
-    // Everybody who proves a key is served, within the relay's bounds: a node has to pass it before it can join.
-    let options = RelayOptions::new(again(listen, bound.relay), Arc::new(|_| true));
-    Relay::bind(options)
-        .await
-        .map(Some)
-        .map_err(|error| Failure::usage(error.to_string()))
-}
-
 async fn center(
     directory: &Path,
     config: &Config,
     key: NodeKey,
     control: Endpoint,
     sessions: &Endpoint,
-    relay: Option<String>,
+    relaying: Option<&Relaying>,
 ) -> Result<CenterHandle, Failure> {
     let path = directory.join("control.db");
     let store = Store::open(&path)
         .await
         .map_err(|error| Failure::file(&path, error))?;
+    let relay = relaying.map(|relaying| relaying.url.clone());
     let announced = (!config.center.announce.is_empty()).then(|| Peer {
         node: key.id(),
         addresses: config.center.announce.clone(),
@@ -233,6 +226,7 @@ async fn center(
         relay,
         gateways: vec![sessions.peer()],
         timing: Timing::default(),
+        on_revoked: relaying.map_or_else(OnRevoked::default, Relaying::on_revoked),
     };
     Center::start(center, store, control)
         .await

@@ -73,6 +73,20 @@ impl Member {
     }
 }
 
+/// Where a node keeps the certificates that it believes a relay by, besides those of the well-known authorities.
+pub(crate) fn relay_ca(directory: &Path) -> PathBuf {
+    directory.join("relay-ca.pem")
+}
+
+/// Those certificates (DER); usually none.
+pub(crate) fn relay_authorities(directory: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let path = relay_ca(directory);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    daitn_fabric::certificates(read_text(&path)?.as_bytes()).map_err(|error| Failure::file(&path, error))
+}
+
 /// Where the files of a node's terminals are.
 pub(crate) fn terminals(directory: &Path) -> PathBuf {
     directory.join("terminals")

@@ -7,4 +7,5 @@ pub(crate) mod member;
 pub(crate) mod node;
 pub(crate) mod oam;
 pub(crate) mod ports;
+mod relay;
 pub(crate) mod socket;

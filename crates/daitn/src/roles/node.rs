@@ -1,6 +1,6 @@
 //! A node as a process: endpoint, terminals, metrics, until it is told to stop.
 
-use super::member::{Member, terminals};
+use super::member::{Member, relay_authorities, terminals};
 use crate::{
     config::Config,
     failure::{Exit, Failure},
@@ -80,6 +80,7 @@ async fn endpoint(directory: &Path, config: &Config, member: &Member) -> Result<
     let key = key(&directory.join("node.key"))?;
     let mut options = EndpointOptions::new(*key.to_bytes()).bound_to(config.node.listen);
     options.relays = member.relay.iter().cloned().collect();
+    options.relay_authorities = relay_authorities(directory)?;
     Endpoint::bind(options)
         .await
         .map_err(|error| Failure::usage(error.to_string()))

@@ -138,9 +138,19 @@ pub(crate) struct Lab {
     nodes: BTreeMap<String, Running>,
     /// The configuration of every process; empty: none.
     config: &'static str,
+    others: Vec<Running>,
     /// The gateway's address.
     pub(crate) url: String,
+    /// The network namespace of the center and of commands, and those of nodes; none: this process's.
+    pub(crate) namespaces: BTreeMap<&'static str, String>,
+    /// What the center is started with: where it listens, and more.
+    pub(crate) up: Vec<String>,
+    /// Where nodes listen.
+    pub(crate) listen: &'static str,
 }
+
+/// In [`Lab::namespaces`]: where the center and the commands are.
+pub(crate) const CENTER: &str = "center";
 
 impl Lab {
     /// A domain without nodes.
@@ -150,40 +160,47 @@ impl Lab {
 
     /// A domain without nodes, each of whose processes has this `daitn.toml`.
     pub(crate) fn start_with(config: &'static str) -> Self {
+        let mut lab = Self::prepare();
+        lab.config = config;
+        lab.start_center();
+        lab
+    }
+
+    /// A domain whose center is not started yet.
+    pub(crate) fn prepare() -> Self {
         let directory = tempfile::Builder::new().prefix("daitn-lab-").tempdir().unwrap();
-        let mut lab = Self {
+        Self {
             directory,
             center: None,
             nodes: BTreeMap::new(),
-            config,
+            others: Vec::new(),
+            config: "",
             url: String::new(),
-        };
-        lab.start_center();
-        lab
+            namespaces: BTreeMap::new(),
+            up: vec!["--fabric-listen".to_owned(), "127.0.0.1:0".to_owned()],
+            listen: "127.0.0.1:0",
+        }
     }
 
     /// Starts the control center, for the first time or again.
     pub(crate) fn start_center(&mut self) {
         self.write("daitn.toml", self.config);
-        let center = Running::start(
-            self.command(&[
-                "up",
-                "--dir",
-                "center",
-                "--config",
-                "daitn.toml",
-                "--listen",
-                "127.0.0.1:0",
-                "--fabric-listen",
-                "127.0.0.1:0",
-                "--context-name",
-                "lab",
-                "--stop-with-stdin",
-                "-o",
-                "jsonl",
-            ]),
-            &self.path("center.log"),
-        );
+        let mut arguments = vec![
+            "up",
+            "--dir",
+            "center",
+            "--config",
+            "daitn.toml",
+            "--listen",
+            "127.0.0.1:0",
+            "--context-name",
+            "lab",
+            "--stop-with-stdin",
+            "-o",
+            "jsonl",
+        ];
+        arguments.extend(self.up.iter().map(String::as_str));
+        let center = Running::start(self.command(&arguments), &self.path("center.log"));
         self.url = center.ready["url"].as_str().unwrap().to_owned();
         self.center = Some(center);
     }
@@ -232,7 +249,19 @@ impl Lab {
 
     /// A command of the binary, in the lab's directory and with its contexts.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(DAITN);
+        self.command_at(CENTER, arguments)
+    }
+
+    /// The same where the center, or the node of this name, is.
+    pub(crate) fn command_at(&self, place: &str, arguments: &[&str]) -> Command {
+        let mut command = match self.namespaces.get(place) {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, DAITN]);
+                command
+            }
+            None => Command::new(DAITN),
+        };
         command
             .args(arguments)
             .current_dir(self.directory.path())
@@ -290,30 +319,43 @@ impl Lab {
             .to_owned();
         let name = name.replace('.', "-");
         let token = self.token(&organisation, &[]);
-        self.run(&["node", "join", &token, "--dir", &name, "--listen", "127.0.0.1:0"])
-            .ok();
+        let ca = self.path("relay-ca.pem");
+        let mut arguments = vec!["node", "join", &token, "--dir", &name, "--listen", self.listen];
+        if ca.exists() {
+            arguments.extend(["--relay-ca", ca.to_str().unwrap()]);
+        }
+        ran(&mut self.command_at(&name, &arguments)).ok();
         Building { lab: self, name }
     }
 
     /// Runs a node that has joined.
     pub(crate) fn run_node(&mut self, name: &str) {
-        let command = self.command(&[
-            "node",
-            "run",
-            "--dir",
+        let command = self.command_at(
             name,
-            "--config",
-            "daitn.toml",
-            "--listen",
-            "127.0.0.1:0",
-            "--threads",
-            "1",
-            "--stop-with-stdin",
-            "-o",
-            "jsonl",
-        ]);
+            &[
+                "node",
+                "run",
+                "--dir",
+                name,
+                "--config",
+                "daitn.toml",
+                "--listen",
+                self.listen,
+                "--threads",
+                "1",
+                "--stop-with-stdin",
+                "-o",
+                "jsonl",
+            ],
+        );
         let running = Running::start(command, &self.path(&format!("{name}.log")));
         self.nodes.insert(name.to_owned(), running);
+    }
+
+    /// Runs something else beside, an agent for instance.
+    pub(crate) fn beside(&mut self, name: &str, command: Command) {
+        let running = Running::start(command, &self.path(&format!("{name}.log")));
+        self.others.push(running);
     }
 
     /// Kills a node.
@@ -525,6 +567,21 @@ impl Building<'_> {
             &self.name,
         ];
         arguments.extend(more);
+        self.lab.run(&arguments).ok();
+        self
+    }
+    /// An A2A agent at this URL.
+    pub(crate) fn agent(self, name: &str, url: &str) -> Self {
+        let arguments = [
+            "agent",
+            "register",
+            name,
+            url,
+            "--node-dir",
+            &self.name,
+            "--jurisdiction",
+            "DE",
+        ];
         self.lab.run(&arguments).ok();
         self
     }

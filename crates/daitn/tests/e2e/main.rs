@@ -12,6 +12,7 @@ mod faults;
 mod jobs;
 mod joining;
 mod lab;
+mod nat;
 mod planes;
 mod policy;
 mod starting;

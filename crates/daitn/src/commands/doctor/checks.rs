@@ -168,7 +168,8 @@ pub(super) async fn token(text: &str) -> Vec<Finding> {
             )),
         }
     }
-    findings.extend(control(token.center).await);
+    let pass = token.relay_pass();
+    findings.extend(control(token.center, pass).await);
     findings
 }
 
@@ -189,7 +190,7 @@ fn token_is(organisation: &OrganisationId, center: &Peer) -> Finding {
 }
 
 /// Dials the control center with a key made for this alone, and says hello without joining.
-async fn control(center: Peer) -> Vec<Finding> {
+async fn control(center: Peer, relay_pass: String) -> Vec<Finding> {
     let node = center.node;
     let failed = |cause: String| {
         let mend = "Let UDP out to these addresses, or have the operator start the center with --relay. \
@@ -202,6 +203,7 @@ async fn control(center: Peer) -> Vec<Finding> {
     }
     let mut options = EndpointOptions::new(secret);
     options.relays = center.relay.iter().cloned().collect();
+    options.relay_pass = Some(relay_pass);
     let fabric = match Fabric::bind(options).await {
         Ok(fabric) => fabric,
         Err(error) => return failed(error.to_string()),

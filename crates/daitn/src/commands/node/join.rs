@@ -4,12 +4,12 @@ use super::super::{App, doctor, now};
 use crate::{
     config::{AddressOrOff, Config},
     failure::{Ending, Exit, Failure},
-    files::{Lock, key, private_directory, read_secret},
+    files::{Lock, key, private_directory, read_secret, read_text, write_private},
     output::Shown,
     paint::Paint,
     render::facts,
     roles::{
-        member::{Member, terminals},
+        member::{Member, relay_authorities, relay_ca, terminals},
         node::{self, RunNode},
         oam, ports,
     },
@@ -37,6 +37,9 @@ pub(crate) struct JoinArguments {
     /// UDP address to join from
     #[arg(long, default_value = "0.0.0.0:0", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Certificates (PEM) that the domain's relay may be believed by, where no well-known authority signed its own
+    #[arg(long, value_name = "FILE")]
+    relay_ca: Option<PathBuf>,
 }
 
 /// How to run.
@@ -74,6 +77,11 @@ pub(super) async fn join(app: &App, arguments: JoinArguments) -> Ending {
     let key = key(&arguments.dir.join("node.key"))?;
     let mut options = EndpointOptions::new(*key.to_bytes()).bound_to(arguments.listen);
     options.relays = token.center.relay.iter().cloned().collect();
+    options.relay_pass = Some(token.relay_pass());
+    if let Some(file) = &arguments.relay_ca {
+        write_private(&relay_ca(&arguments.dir), read_text(file)?.as_bytes())?;
+    }
+    options.relay_authorities = relay_authorities(&arguments.dir)?;
     let endpoint = Endpoint::bind(options)
         .await
         .map_err(|error| Failure::usage(error.to_string()))?;

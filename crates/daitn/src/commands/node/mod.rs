@@ -9,11 +9,12 @@ use crate::{
     failure::{Ending, Exit, Failure},
     output::Shown,
     paint::Paint,
-    render::{age, date_time, facts},
+    render::{age, bytes, date_time, facts},
     views::{Done, List, Row},
 };
 use clap::Subcommand;
 use daitn_messages::{
+    control::Link,
     ids::NodeId,
     operation::{NodeView, Operation},
     rejection::Rejection,
@@ -130,6 +131,39 @@ async fn find(client: &Client, text: &str) -> Result<NodeId, Failure> {
     }
 }
 
+/// By which way it is connected.
+fn way(node: &NodeView) -> &'static str {
+    match node.relayed {
+        Some(true) => "relayed",
+        Some(false) => "direct",
+        None => "-",
+    }
+}
+
+/// How it reaches others, as measured.
+fn links(node: &NodeView) -> String {
+    let line = |link: &Link| {
+        let other = if link.from == node.node {
+            link.to
+        } else {
+            link.from
+        };
+        let way = if link.relayed { "relayed" } else { "direct" };
+        let rate = bytes(link.bytes_per_second);
+        format!(
+            "{} {way}, {:.1} ms, {rate}/s",
+            other.short(),
+            link.rtt_micros as f64 / 1000.0
+        )
+    };
+    let lines: Vec<String> = node.links.iter().map(line).collect();
+    if lines.is_empty() {
+        "none measured".to_owned()
+    } else {
+        lines.join("\n")
+    }
+}
+
 fn state(paint: Paint, node: &NodeView) -> String {
     match (node.revoked, node.online, node.draining) {
         (true, _, _) => paint.bad("thrown out"),
@@ -145,6 +179,7 @@ impl Row for NodeView {
         "NAME",
         "ORGANISATION",
         "STATE",
+        "WAY",
         "ATTACHED",
         "SEEN",
         "BUILD",
@@ -176,6 +211,7 @@ impl Row for NodeView {
             self.name.clone(),
             self.organisation.to_string(),
             state(paint, self),
+            way(self).to_owned(),
             attached.join(", "),
             age(self.last_seen, crate::commands::now()),
             self.build.clone(),
@@ -198,6 +234,7 @@ impl Shown for One {
                 ("Name", node.name.clone()),
                 ("Organisation", node.organisation.to_string()),
                 ("State", state(paint, node)),
+                ("Way", way(node).to_owned()),
                 (
                     "Attached",
                     if attached.is_empty() {
@@ -206,6 +243,7 @@ impl Shown for One {
                         attached.join("\n")
                     },
                 ),
+                ("Ways to", links(node)),
                 ("Last heard", date_time(node.last_seen)),
                 ("Build", node.build.clone()),
             ],

@@ -1,0 +1,267 @@
+//! Two nodes, each behind a NAT of its own that lets nothing in, and a control center outside: network namespaces with
+//! real addresses, routes and translation. What the nodes have for each other goes over the domain's relay.
+//!
+//! ```text
+//!   st-mary ── nat a ──┐                    ┌── nat b ── works
+//!   192.168.71.2       10.71.1.2   10.71.2.2       192.168.72.2
+//!                        └── center 10.71.1.1 ─┘
+//! ```
+//!
+//! Needs root, `ip` and `nft`; without them it says so and is passed over.
+
+use crate::lab::{CENTER, Lab, accuracy, ran};
+use serde_json::{Value, json};
+use std::process::Command;
+
+const ADDRESS: &str = "10.71.1.1";
+
+/// Namespaces that are gone when this is dropped.
+struct Net {
+    names: Vec<String>,
+}
+
+impl Net {
+    #[allow(clippy::print_stderr, reason = "a test that is passed over says why")]
+    fn new() -> Option<Self> {
+        let has = |program: &str, argument: &str| {
+            Command::new(program)
+                .arg(argument)
+                .output()
+                .is_ok_and(|output| output.status.success())
+        };
+        if !has("ip", "-V") || !has("nft", "-v") {
+            eprintln!("passed over: `ip` (iproute2) or `nft` (nftables) is missing");
+            return None;
+        }
+        let mut net = Self { names: Vec::new() };
+        for place in ["center", "nat-a", "nat-b", "node-a", "node-b"] {
+            let name = format!("daitn-{}-{place}", std::process::id());
+            let made = Command::new("ip").args(["netns", "add", &name]).output().unwrap();
+            if !made.status.success() {
+                eprintln!(
+                    "passed over: no network namespace: {}",
+                    String::from_utf8_lossy(&made.stderr)
+                );
+                return None;
+            }
+            net.names.push(name);
+        }
+        net.lay();
+        Some(net)
+    }
+
+    fn name(&self, place: &str) -> &str {
+        self.names.iter().find(|name| name.ends_with(place)).unwrap()
+    }
+
+    #[track_caller]
+    fn sh(&self, place: &str, script: &str) {
+        let output = Command::new("ip")
+            .args(["netns", "exec", self.name(place), "sh", "-ec", script])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{script}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Cables, addresses, routes, and translation that draws a new port for each destination: behind such a NAT nobody
+    /// is found by guessing, and the relay alone helps.
+    fn lay(&self) {
+        for place in ["center", "nat-a", "nat-b", "node-a", "node-b"] {
+            self.sh(place, "ip link set lo up");
+        }
+        for (side, number) in [("a", 1), ("b", 2)] {
+            let (nat, node) = (
+                self.name(&format!("nat-{side}")),
+                self.name(&format!("node-{side}")),
+            );
+            self.sh(
+                "center",
+                &format!(
+                    "ip link add side-{side} type veth peer name wan netns {nat}; ip link set side-{side} up
+                 ip addr add 10.71.{number}.1/24 dev side-{side}; echo 1 > /proc/sys/net/ipv4/ip_forward"
+                ),
+            );
+            self.sh(
+                &format!("nat-{side}"),
+                &format!(
+                "ip link add lan type veth peer name eth0 netns {node}; ip link set lan up; ip link set wan up
+                 ip addr add 10.71.{number}.2/24 dev wan; ip addr add 192.168.7{number}.1/24 dev lan
+                 ip route add default via 10.71.{number}.1; echo 1 > /proc/sys/net/ipv4/ip_forward
+                 nft add table ip nat
+                 nft 'add chain ip nat out {{ type nat hook postrouting priority 100; }}'
+                 nft add rule ip nat out oifname wan masquerade fully-random
+                 nft add table ip guard
+                 nft 'add chain ip guard through {{ type filter hook forward priority 0; policy drop; }}'
+                 nft add rule ip guard through ct state established,related accept
+                 nft add rule ip guard through iifname lan accept
+                 nft 'add chain ip guard inward {{ type filter hook input priority 0; policy drop; }}'
+                 nft add rule ip guard inward ct state established,related accept
+                 nft add rule ip guard inward iifname lan accept"
+            ),
+            );
+            self.sh(
+                &format!("node-{side}"),
+                &format!(
+                    "ip addr add 192.168.7{number}.2/24 dev eth0; ip link set eth0 up
+                 ip route add default via 192.168.7{number}.1"
+                ),
+            );
+        }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // What is left behind is empty.
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+/// A lab whose center is at [`ADDRESS`], with a relay, and whose nodes are behind their NATs.
+fn lab(net: &Net) -> Lab {
+    let mut lab = Lab::prepare();
+    for (place, namespace) in [(CENTER, "center"), ("st-mary", "node-a"), ("works", "node-b")] {
+        lab.namespaces.insert(place, net.name(namespace).to_owned());
+    }
+    lab.listen = "0.0.0.0:0";
+    let made = rcgen::generate_simple_self_signed([ADDRESS.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let certificate = lab.write("relay-ca.pem", &made.cert.pem());
+    let key = lab.write("key.pem", &made.signing_key.serialize_pem());
+    // The command believes the gateway by the same certificate.
+    std::fs::create_dir(lab.path("config")).unwrap();
+    lab.write(
+        "config/contexts.toml",
+        &format!(
+            "[contexts.lab]\nurl = \"https://127.0.0.1:1\"\nca_file = \"{}\"\n",
+            certificate.display()
+        ),
+    );
+    lab.up = [
+        "--fabric-listen",
+        &format!("{ADDRESS}:0"),
+        "--relay",
+        &format!("{ADDRESS}:8472"),
+        "--tls-cert",
+        certificate.to_str().unwrap(),
+        "--tls-key",
+        key.to_str().unwrap(),
+    ]
+    .map(ToOwned::to_owned)
+    .to_vec();
+    lab.start_center();
+    lab
+}
+
+#[test]
+fn two_nodes_behind_nat_train_serve_and_talk_over_the_relay() {
+    let Some(net) = Net::new() else { return };
+    let mut lab = lab(&net);
+    let agent = lab.command_at(
+        "works",
+        &[
+            "demo-agent",
+            "--listen",
+            "127.0.0.1:8700",
+            "--gateway",
+            "http://127.0.0.1:1",
+            "--model",
+            "none",
+            "-o",
+            "jsonl",
+            "--stop-with-stdin",
+        ],
+    );
+    lab.beside("agent", agent);
+    lab.node("st-mary")
+        .dataset(0..700, &[])
+        .aggregator("combiner")
+        .host("host")
+        .run();
+    lab.node("works")
+        .dataset(700..1400, &[])
+        .verifier("judge", 1400..1797)
+        .agent("reader", "http://127.0.0.1:8700")
+        .run();
+    lab.online();
+
+    // Weights and updates between the two, reports and orders with the center.
+    let mut request = lab.request(5);
+    request["training"]["round_deadline_ms"] = json!(20_000);
+    let job = lab.ended(&lab.apply(&request));
+    assert_eq!(job["phase"], "succeeded", "{job}");
+    assert!(accuracy(&job) > 0.85);
+    let left_out: Vec<&Value> = job["cycles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["left_out"])
+        .collect();
+    assert!(
+        left_out.iter().all(|l| l.as_array().is_none_or(Vec::is_empty)),
+        "{left_out:?}"
+    );
+
+    // A session of the gateway with an agent behind NAT.
+    let said = lab.json(&["agent", "call", "works/reader", "hello"]).data();
+    assert!(said["text"].as_str().unwrap().contains("64 pixels"), "{said}");
+
+    // Each knows by which way it is connected: to the center directly, to each other by the relay.
+    let nodes = lab.json(&["node", "list"]).data();
+    for node in nodes.as_array().unwrap() {
+        assert_eq!(node["relayed"], json!(false), "{node}");
+    }
+    let one = lab.json(&["node", "get", "works"]).data();
+    let links = one["links"].as_array().unwrap();
+    assert!(links.len() == 1 && links[0]["relayed"] == json!(true), "{one}");
+}
+
+#[test]
+fn a_node_that_udp_does_not_reach_joins_and_runs_by_the_relay_alone() {
+    let Some(net) = Net::new() else { return };
+    let mut lab = lab(&net);
+    net.sh("nat-a", "nft insert rule ip guard through meta l4proto udp drop");
+    lab.node("st-mary").dataset(0..100, &[]).run();
+    lab.online();
+    let node = lab.json(&["node", "get", "st-mary"]).data();
+    assert_eq!(node["relayed"], json!(true), "{node}");
+    // Who is not enrolled and shows no token is turned away: the same way, another key, a token that is spent.
+    let spent = lab.token("works", &["--uses", "1"]);
+    ran(&mut lab.command_at(
+        "st-mary",
+        &[
+            "node",
+            "join",
+            &spent,
+            "--dir",
+            "one",
+            "--relay-ca",
+            "relay-ca.pem",
+        ],
+    ))
+    .ok();
+    let again = ran(&mut lab.command_at(
+        "st-mary",
+        &[
+            "node",
+            "join",
+            &spent,
+            "--dir",
+            "two",
+            "--relay-ca",
+            "relay-ca.pem",
+            "-o",
+            "json",
+        ],
+    ));
+    assert_ne!(
+        again.error()["code"],
+        "E0202",
+        "the center, which would have said so, was not reached"
+    );
+}

@@ -121,8 +121,11 @@ pub struct Plan {
     pub chains: Vec<Vec<u32>>,
     /// Whether the order within a chain is shuffled anew each cycle (seeded), against recency.
     pub shuffle: bool,
-    /// A cycle counts when this many sites' work is in it.
+    /// A cycle counts when this many sites' work is in it. At least the cohort that every site's policy asks for.
     pub quorum: u32,
+    /// Why the quorum is larger than was asked for: whose policies want it; empty: it is not.
+    #[serde(default)]
+    pub quorum_why: String,
     /// A cycle closes at the latest after this time.
     pub round_deadline_ms: u64,
     /// Who combines and drives.
@@ -207,7 +210,8 @@ pub struct Prediction {
     pub cost_micros: u64,
     /// Share of the centralised quality that the kind is expected to reach on data as skewed as this, 0 to 1.
     pub quality: f64,
-    /// How skewed the labels are: 0 is the same mix everywhere, 1 is one class a site.
+    /// How skewed the labels are: 0 is the same mix everywhere, 1 is one class a site. What is assumed, where too few
+    /// owners tell their label shares.
     pub skew: f64,
 }
 

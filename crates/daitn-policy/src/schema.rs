@@ -34,7 +34,7 @@ type Use = {
     algorithm: String,
     // Protections in force, for instance norm-clip.
     protections: Set<String>,
-    // How many sites take part.
+    // How many sites' work every round combines at least.
     cohort: Long,
     // The requester's jurisdiction, ISO 3166-1 alpha-2.
     jurisdiction: String,

@@ -5,7 +5,8 @@
 //! 2. `costing` — time, bytes and price of a set of sites, for each kind of plan;
 //! 3. `select` — which sites, within the bounds;
 //! 4. `consent` — what their owners' policies say, for exactly this cohort and these recipients; who is refused leaves
-//!    the pool and the choice is made again, until nobody is;
+//!    the pool and the choice is made again, until nobody is; and the quorum that keeps every round as large as the
+//!    owners ask for;
 //! 5. `ways` — each kind and strategy so considered, scored by expected quality, time and data, and the best taken;
 //! 6. `infeasible` — or else every bound that stands against it, and the nearest request that would do.
 
@@ -20,7 +21,7 @@ mod chains;
 mod select;
 
 mod consent;
-pub use consent::site_context;
+pub use consent::{quorum_wanted, site_context};
 
 mod ways;
 
@@ -59,7 +60,7 @@ pub(crate) type Permit<'p> = dyn FnMut(&Descriptor, &UseContext) -> PolicyAnswer
 /// Decides whether and how a request can be met. The request has been validated.
 ///
 /// `permit` is asked once for each candidate site and way that is seriously considered, and again only when the cohort
-/// or the recipients change; it is never asked the same question twice. The same inputs give the same verdict, byte for
+/// or the recipients change, and for the cohort of the quorum; it is never asked the same question twice. The same inputs give the same verdict, byte for
 /// byte; `seed` decides only between equally good hosts.
 pub fn plan(
     topology: &Topology,

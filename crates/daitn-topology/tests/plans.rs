@@ -164,7 +164,8 @@ fn policies_are_asked_with_the_cohort_and_recipients_that_the_plan_then_has() {
                 "{kind:?} {} {context:?}",
                 site.dataset
             );
-            assert_eq!(context.cohort, 7);
+            // Two thirds of seven, rounded up: so many are in every round at least.
+            assert_eq!(context.cohort, 5);
             assert_eq!(context.protections, ["b", "norm-clip"]);
             let algorithm = match kind {
                 PlanKind::Itinerary => "itinerary",
@@ -207,18 +208,7 @@ fn a_refusal_shrinks_the_cohort_until_all_who_remain_agree() {
     request.training.kind = Some(PlanKind::Rounds);
     request.training.strategy = Some(Strategy::FedAvg);
     // org-000 never takes part; org-001 only among six, org-002 only among five, the rest among three.
-    let permit = |needs: [u32; 6]| {
-        move |descriptor: &daitn_messages::descriptor::Descriptor,
-              context: &daitn_messages::policy::UseContext| {
-            let i: usize = descriptor.organisation().as_str()[4..].parse().unwrap();
-            if context.cohort >= needs[i] {
-                allow(&["enough"])
-            } else {
-                deny(&["too-few"])
-            }
-        }
-    };
-    let plan = feasible(verdict_with(&net, &request, permit([99, 6, 5, 3, 3, 3])));
+    let plan = feasible(verdict_with(&net, &request, at_least(&[99, 6, 5, 3, 3, 3])));
     assert_eq!(
         datasets(&plan),
         [
@@ -234,9 +224,76 @@ fn a_refusal_shrinks_the_cohort_until_all_who_remain_agree() {
         assert!(exclusion.reason.contains("research"), "{}", exclusion.reason);
     }
     // One less and nobody remains: told as policy, with no request that would do.
-    let (binding, nearest) = infeasible(verdict_with(&net, &request, permit([99, 6, 5, 4, 4, 4])));
+    let (binding, nearest) = infeasible(verdict_with(&net, &request, at_least(&[99, 6, 5, 4, 4, 4])));
     assert!(names(&binding).contains(&ConstraintName::Policy), "{binding:?}");
     assert!(nearest.is_none());
+}
+
+/// Permits cohorts of at least this many, for each of the organisations `org-000`, `org-001`, …
+fn at_least(
+    needs: &[u32],
+) -> impl Fn(
+    &daitn_messages::descriptor::Descriptor,
+    &daitn_messages::policy::UseContext,
+) -> daitn_messages::policy::PolicyAnswer {
+    move |descriptor, context| {
+        let i: usize = descriptor.organisation().as_str()[4..].parse().unwrap();
+        if context.cohort >= needs[i] {
+            allow(&["enough"])
+        } else {
+            deny(&["too-few"])
+        }
+    }
+}
+
+#[test]
+fn every_round_is_as_large_as_the_strictest_owner_asks() {
+    let net = sites(9, 2_000, false);
+    let mut request = request();
+    request.training.kind = Some(PlanKind::Rounds);
+    // Two thirds of nine are six.
+    for (strictest, quorum) in [(1, 6), (6, 6), (7, 7), (8, 8), (9, 9)] {
+        let needs = [1, 2, 3, strictest, 6, 1, 1, 1, 1];
+        let plan = feasible(verdict_with(&net, &request, at_least(&needs)));
+        assert_eq!((plan.sites.len(), plan.quorum), (9, quorum), "{strictest}");
+        assert_eq!(plan.quorum_why.is_empty(), strictest <= 6);
+        for i in 0..9 {
+            assert_eq!(site_context(&plan, i).cohort, quorum);
+        }
+    }
+    // What the request asks for is raised as well, never lowered.
+    request.training.quorum = Some(2);
+    let plan = feasible(verdict_with(
+        &net,
+        &request,
+        at_least(&[1, 1, 1, 5, 1, 4, 1, 1, 1]),
+    ));
+    assert_eq!(plan.quorum, 5);
+    assert!(
+        plan.quorum_why.contains("dataset:org-003/data (too-few)"),
+        "{}",
+        plan.quorum_why
+    );
+    request.training.quorum = Some(8);
+    let plan = feasible(verdict_with(&net, &request, at_least(&[1; 9])));
+    assert_eq!((plan.quorum, plan.quorum_why.as_str()), (8, ""));
+}
+
+#[test]
+fn an_owner_who_refuses_a_cohort_between_is_never_asked_to_accept_it() {
+    let net = sites(6, 2_000, false);
+    let mut request = request();
+    request.training.kind = Some(PlanKind::Rounds);
+    // Four of six is the default; one owner asks for five at least, another refuses exactly five.
+    let plan = feasible(verdict_with(&net, &request, |descriptor, context| {
+        let refuses = match descriptor.organisation().as_str() {
+            "org-001" => context.cohort < 5,
+            "org-002" => context.cohort == 5,
+            _ => false,
+        };
+        if refuses { deny(&["no"]) } else { allow(&["yes"]) }
+    }));
+    assert_eq!((plan.sites.len(), plan.quorum), (6, 6));
 }
 
 #[test]

@@ -2,22 +2,24 @@
 
 use crate::{
     Entropy, Timing,
-    core::{ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId},
+    core::{ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId, orders::Process},
 };
 use daitn_messages::{
     control::{Enrolment, Hello, JoinToken, NodeMessage},
     descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
-    ids::{ArtifactId, EntityId, EntityKind, JobId},
+    ids::{ArtifactId, EntityId, EntityKind, JobId, NodeId},
     job::{JobPhase, JobView},
     learning::{Architecture, LocalTraining, Metric, Task},
     operation::{Answer, NewToken, Operation, Principal},
     plan::Verdict,
+    receipt::{Outcome, Receipt},
     rejection::{Code, Rejection},
     request::{DataFilter, PlanKind, Sla, TrainingParameters, TrainingRequest, Verification},
     session::Peer,
     signed::{NodeKey, Signed},
     units::UnixMillis,
 };
+use std::collections::BTreeMap;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -25,6 +27,7 @@ struct Fixture {
     core: Core,
     entropy: Entropy,
     admin: Principal,
+    keys: BTreeMap<NodeId, NodeKey>,
     next: u64,
 }
 
@@ -52,6 +55,7 @@ impl Fixture {
             core,
             entropy,
             admin,
+            keys: BTreeMap::new(),
             next: 0,
         };
         let entities = [
@@ -111,6 +115,7 @@ impl Fixture {
         };
         let token = JoinToken::from_text(&token.text).unwrap();
         let key = NodeKey::from_bytes(&[number; 32]);
+        self.keys.insert(key.id(), key.clone());
         let hello = Hello {
             version_min: 1,
             version_max: 1,
@@ -168,6 +173,37 @@ impl Fixture {
     }
 }
 
+/// A dataset whose owner takes part among five sites at least.
+const AMONG_FIVE: &str = r#"permit (principal, action, resource);
+    @id("cohort-too-small") forbid (principal, action == Action::"train", resource) unless { context.cohort >= 5 };"#;
+
+impl Fixture {
+    /// Answers a site's order as its node would.
+    fn answer(&mut self, job: &JobId, dataset: &str, outcome: Outcome) {
+        let entity: EntityId = dataset.parse().unwrap();
+        let mut records = self.core.orders.by_id.values();
+        let record = records
+            .find(|record| record.terminal == entity && record.owner == Process::Job(job.clone()))
+            .unwrap()
+            .clone();
+        let key = self.keys[&record.node].clone();
+        let receipt = Receipt {
+            order: record.id,
+            job: Some(job.clone()),
+            epoch: record.epoch,
+            node: key.id(),
+            terminal: entity,
+            at: NOW,
+            outcome,
+        };
+        self.handle(Event::Message {
+            request: RequestId(901),
+            node: key.id(),
+            message: NodeMessage::Report(Signed::seal(&receipt, &key)),
+        });
+    }
+}
+
 fn task() -> Task {
     Task::Classification {
         classes: vec!["no".to_owned(), "yes".to_owned()],
@@ -189,7 +225,10 @@ fn descriptor(entity: &EntityId, key: &NodeKey) -> Descriptor {
             date_published: String::new(),
             url: String::new(),
             usage: String::new(),
-            policy: "permit (principal, action, resource);".to_owned(),
+            policy: match entity.name.as_str() {
+                "among-five" => AMONG_FIVE.to_owned(),
+                _ => "permit (principal, action, resource);".to_owned(),
+            },
             data_version: String::new(),
             price_micros_per_thousand: 0,
             compute_rate: 1_000_000,
@@ -311,4 +350,61 @@ fn the_relay_serves_members_and_who_holds_a_join_token_in_force() {
 
     fixture.call(Operation::RevokeNode(member)).unwrap();
     assert!(!may(&fixture, member, None), "thrown out");
+}
+
+#[test]
+fn a_job_does_not_go_on_with_fewer_sites_than_an_owner_agreed_to() {
+    let mut fixture = Fixture::new();
+    for (number, entity) in (10..).zip(["dataset:c/d", "dataset:d/d", "dataset:e/among-five"]) {
+        fixture.join(number, &entity.parse().unwrap());
+    }
+    let job = fixture.train("fine").id;
+    let plan = fixture.job(&job).plan;
+    // Two thirds of five would be four.
+    assert_eq!((plan.sites.len(), plan.quorum), (5, 5));
+    let accepted = || Outcome::Accepted { policies: Vec::new() };
+    for dataset in [
+        "dataset:a/d",
+        "dataset:b/d",
+        "dataset:c/d",
+        "dataset:e/among-five",
+    ] {
+        fixture.answer(&job, dataset, accepted());
+    }
+    assert_eq!(fixture.job(&job).phase, JobPhase::Preparing);
+    let refusal = Rejection::new(Code::Overloaded, "no room");
+    fixture.answer(&job, "dataset:d/d", Outcome::Refused(refusal));
+    let view = fixture.job(&job);
+    assert_eq!(view.phase, JobPhase::Failed);
+    let cause = view.cause.unwrap();
+    assert_eq!(cause.code, Code::QuorumMissed);
+    for part in ["4 of 5", "no room", "dataset:e/among-five (cohort-too-small)"] {
+        assert!(cause.message.contains(part), "{cause:?}");
+    }
+    // The next plan goes without the strict owner where there are only four.
+    let Ok(Answer::Verdict(verdict)) = fixture.call(Operation::Plan(Box::new(TrainingRequest {
+        data: DataFilter {
+            datasets: [
+                "dataset:a/d",
+                "dataset:b/d",
+                "dataset:c/d",
+                "dataset:e/among-five",
+            ]
+            .map(|id| id.parse().unwrap())
+            .to_vec(),
+            ..DataFilter::default()
+        },
+        ..request("again")
+    }))) else {
+        panic!()
+    };
+    let Verdict::Feasible { plan } = *verdict else {
+        panic!("{verdict:?}")
+    };
+    assert_eq!((plan.sites.len(), plan.quorum), (3, 2));
+    let excluded = plan
+        .excluded
+        .iter()
+        .find(|out| out.entity.organisation.as_str() == "e");
+    assert_eq!(excluded.unwrap().policies, ["cohort-too-small"]);
 }

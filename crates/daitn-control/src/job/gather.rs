@@ -225,7 +225,14 @@ impl Job {
             step.plan.quorum,
             reasons.join("; ")
         );
-        let mut rejection = Rejection::new(Code::QuorumMissed, message);
+        let mut rejection = if step.plan.quorum_why.is_empty() {
+            Rejection::new(Code::QuorumMissed, message)
+        } else {
+            // Owners agreed to this cohort only: the job does not go on with fewer.
+            let message = format!("{message}: {}", step.plan.quorum_why);
+            Rejection::new(Code::QuorumMissed, message)
+                .with_hint("Plan again: a new plan leaves out whoever asks for more sites than there are.")
+        };
         rejection.policies = refusals
             .into_iter()
             .flat_map(|out| out.reason.policies)

@@ -31,6 +31,8 @@ pub(crate) struct Truth {
     pub(crate) jobs: BTreeMap<usize, JobId>,
     pub(crate) job_of_plan: BTreeMap<PlanId, JobId>,
     pub(crate) orders: BTreeSet<OrderId>,
+    /// The cohort that the sites' policies were asked for, by job.
+    pub(crate) cohorts: BTreeMap<JobId, u32>,
     /// Contents of conductors' states: cycles done and weights.
     pub(crate) states: BTreeMap<ArtifactId, (u32, ArtifactId)>,
     /// From which weights, in which cycle, weights follow.
@@ -64,10 +66,8 @@ impl Truth {
 
     pub(crate) fn order_taken(&mut self, order: &WorkOrder) {
         if let Instruction::Train(train) = &order.instruction {
-            assert!(
-                train.position < train.context.cohort,
-                "a place beyond the plan's sites"
-            );
+            let job = order.job.clone().expect("training is a job's");
+            self.cohorts.insert(job, train.context.cohort);
         }
         self.orders.insert(order.id.clone());
     }
@@ -305,6 +305,10 @@ impl World {
                 "failure 5: {cycle:?}, refused {refused:?}"
             );
             assert!(cycle.n_sites >= view.plan.quorum, "failure 5: {cycle:?}");
+            assert!(
+                cycle.n_sites >= self.truth.cohorts[&view.id],
+                "failure 5: {cycle:?}"
+            );
             let (number, parent) = self.truth.parents[&cycle.global];
             assert_eq!(number, cycle.cycle, "failure 6: {cycle:?}");
             if let Some(before) = before {

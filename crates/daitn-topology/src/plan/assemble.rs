@@ -2,7 +2,7 @@
 
 use super::{
     PLAN_VALID_MS, PlanIds,
-    consent::{Asker, Refusal},
+    consent::{AgreedQuorum, Asker, Choice, Refusal},
     select::Bounds,
     situation::Situation,
     ways::{Considered, Draft, Evaluated, Way},
@@ -35,11 +35,16 @@ pub(super) fn plan(
     let chosen = &considered.ways[considered.chosen?];
     let draft = chosen.draft.as_ref()?;
     let conductors = &situation.conductors[draft.conductors];
-    let policies = asker.determining(situation, &chosen.way, conductors, &draft.set);
+    let mut agreed = asker.agreed_quorum(&Choice {
+        situation,
+        way: &chosen.way,
+        conductors,
+        set: &draft.set,
+    });
+    let policies = std::mem::take(&mut agreed.policies);
     let sites = sites(situation, chosen, draft, policies);
     let chains = positions(draft);
     let request = situation.request;
-    let n_sites = numbers::index(sites.len());
     let cycle_ms = draft.totals.cycle_ms * ROUND_DEADLINE_FACTOR;
     Some(Plan {
         id: ids.plan,
@@ -51,7 +56,8 @@ pub(super) fn plan(
         kind: chosen.way.kind,
         strategy: chosen.way.strategy,
         rounds: request.training.rounds,
-        quorum: request.training.quorum.unwrap_or((n_sites * 2).div_ceil(3)),
+        quorum: agreed.n_sites,
+        quorum_why: quorum_why(situation, &agreed),
         round_deadline_ms: request
             .training
             .round_deadline_ms
@@ -105,6 +111,31 @@ fn sites(
             }
         })
         .collect()
+}
+
+/// Policies that a quorum's reason names before it says "and so many more".
+const STRICT_NAMED_MAX: usize = 3;
+
+/// Why the quorum is larger than the request asks for; empty where it is not.
+fn quorum_why(situation: &Situation<'_>, agreed: &AgreedQuorum) -> String {
+    if agreed.strict.is_empty() {
+        return String::new();
+    }
+    let named = agreed.strict.iter().take(STRICT_NAMED_MAX).map(|refusal| {
+        let entity = &situation.candidates[refusal.candidate as usize].descriptor.entity;
+        match refusal.answer.determining.as_slice() {
+            [] => entity.to_string(),
+            determining => format!("{entity} ({})", determining.join(", ")),
+        }
+    });
+    let mut named = named.collect::<Vec<_>>().join(", ");
+    if agreed.strict.len() > STRICT_NAMED_MAX {
+        let _ = write!(named, " and {} more", agreed.strict.len() - STRICT_NAMED_MAX);
+    }
+    format!(
+        "every round combines at least {} sites, since policies refuse fewer: {named}",
+        agreed.n_sites
+    )
 }
 
 /// The chains as positions in the plan's sites.
@@ -161,7 +192,11 @@ pub(super) fn prediction(draft: &Draft) -> Prediction {
         bytes: numbers::whole(draft.totals.bytes),
         cost_micros: numbers::whole(draft.totals.cost_micros),
         quality: draft.quality,
-        skew: draft.skew.unwrap_or(0.0),
+        skew: match draft.skew {
+            Some(skew) => skew,
+            None if draft.set.len() < 2 => 0.0,
+            None => quality::SKEW_ASSUMED,
+        },
     }
 }
 

@@ -23,6 +23,34 @@ pub(super) struct Refusal {
     pub(super) cohort: u32,
 }
 
+/// Sites that were chosen for a way, and who combines: what policies are asked about.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'s, 'a> {
+    pub(super) situation: &'s Situation<'a>,
+    pub(super) way: &'s Way,
+    pub(super) conductors: &'s Conductors<'a>,
+    /// Sorted; positions in the situation's candidates.
+    pub(super) set: &'s [u32],
+}
+
+/// The quorum that all owners agree to.
+pub(super) struct AgreedQuorum {
+    pub(super) n_sites: u32,
+    /// Determining policies of each site of the set, for a cohort of the quorum.
+    pub(super) policies: Vec<Vec<String>>,
+    /// Who refuses the quorum that the request asks for.
+    pub(super) strict: Vec<Refusal>,
+}
+
+/// The quorum that a request asks for: its own, or two thirds of the sites, rounded up.
+#[must_use]
+pub fn quorum_wanted(request: &TrainingRequest, n_sites: u32) -> u32 {
+    request
+        .training
+        .quorum
+        .unwrap_or_else(|| n_sites.saturating_mul(2).div_ceil(3))
+}
+
 /// Asks and remembers: the same question is asked once.
 pub(super) struct Asker<'p, 'c> {
     permit: &'p mut Permit<'c>,
@@ -56,49 +84,85 @@ impl<'p, 'c> Asker<'p, 'c> {
         conductors: &Conductors<'_>,
         set: &[u32],
     ) -> Vec<Refusal> {
+        let choice = Choice {
+            situation,
+            way,
+            conductors,
+            set,
+        };
+        self.refusals_at(&choice, set, numbers::index(set.len()))
+    }
+
+    /// How many sites' work every round must combine, so that every owner's policy permits each round, and the policies
+    /// that permit it. Owners have agreed to the whole set; a round may close with fewer, and a policy that asks for a
+    /// cohort must hold for that as well. Policies are asked for the smallest cohort that they permit by halving: who
+    /// permits a cohort is taken to permit larger ones, and the answer that is found is asked of everybody again.
+    pub(super) fn agreed_quorum(&mut self, choice: &Choice<'_, '_>) -> AgreedQuorum {
+        let n_sites = numbers::index(choice.set.len());
+        let wanted = quorum_wanted(choice.situation.request, n_sites);
+        let strict = self.refusals_at(choice, choice.set, wanted);
+        let mut quorum = wanted;
+        if !strict.is_empty() {
+            let asked: Vec<u32> = strict.iter().map(|refusal| refusal.candidate).collect();
+            let mut too_few = wanted;
+            quorum = n_sites;
+            while quorum - too_few > 1 {
+                let middle = too_few.midpoint(quorum);
+                if self.refusals_at(choice, &asked, middle).is_empty() {
+                    quorum = middle;
+                } else {
+                    too_few = middle;
+                }
+            }
+            if !self.refusals_at(choice, choice.set, quorum).is_empty() {
+                quorum = n_sites;
+            }
+        }
+        let mut policies = Vec::with_capacity(choice.set.len());
+        self.ask_all(choice, choice.set, quorum, |_, answer| {
+            policies.push(answer.determining.clone());
+        });
+        AgreedQuorum {
+            n_sites: quorum,
+            policies,
+            strict,
+        }
+    }
+
+    fn refusals_at(&mut self, choice: &Choice<'_, '_>, asked: &[u32], cohort: u32) -> Vec<Refusal> {
         let mut refusals = Vec::new();
-        self.ask_all(situation, way, conductors, set, |candidate, answer| {
+        self.ask_all(choice, asked, cohort, |candidate, answer| {
             if !answer.allowed {
                 refusals.push(Refusal {
                     candidate,
                     answer: answer.clone(),
-                    algorithm: way.algorithm(),
-                    cohort: numbers::index(set.len()),
+                    algorithm: choice.way.algorithm(),
+                    cohort,
                 });
             }
         });
         refusals
     }
 
-    /// The determining policies of a set that nobody refused.
-    pub(super) fn determining(
-        &mut self,
-        situation: &Situation<'_>,
-        way: &Way,
-        conductors: &Conductors<'_>,
-        set: &[u32],
-    ) -> Vec<Vec<String>> {
-        let mut determining = Vec::with_capacity(set.len());
-        self.ask_all(situation, way, conductors, set, |_, answer| {
-            determining.push(answer.determining.clone());
-        });
-        determining
-    }
-
+    /// Asks these of the chosen sites.
     fn ask_all(
         &mut self,
-        situation: &Situation<'_>,
-        way: &Way,
-        conductors: &Conductors<'_>,
-        set: &[u32],
+        choice: &Choice<'_, '_>,
+        asked: &[u32],
+        cohort: u32,
         mut told: impl FnMut(u32, &PolicyAnswer),
     ) {
-        let cohort = numbers::index(set.len());
+        let Choice {
+            situation,
+            way,
+            conductors,
+            set,
+        } = *choice;
         let owner = |site: u32| situation.candidates[site as usize].descriptor.organisation();
         let sites = || set.iter().map(|site| owner(*site));
         let recipients = Recipients::new(way.kind, &conductors.organisations, sites());
         let mut last = None;
-        for site in set {
+        for site in asked {
             let facility = situation.candidates[*site as usize]
                 .facility
                 .map(|facility| facility.descriptor.organisation());
@@ -213,7 +277,8 @@ fn use_context(
 }
 
 /// The circumstances in which a plan's site is used: what its owner's policy was asked with when the plan was made, and
-/// what its work order must carry, so that its node asks the same again.
+/// what its work order must carry, so that its node asks the same again. The cohort is the plan's quorum: what every
+/// round combines at least, whoever drops out.
 ///
 /// # Panics
 /// If the plan has no site at this position.
@@ -234,7 +299,7 @@ pub fn site_context(plan: &Plan, position: usize) -> UseContext {
     use_context(
         &plan.request,
         algorithm,
-        numbers::index(plan.sites.len()),
+        plan.quorum,
         recipients.of(&site.organisation, facility),
     )
 }

@@ -144,6 +144,9 @@ fn roles(paint: Paint, plan: &Plan) -> String {
             .join(", ")
     };
     let mut pairs = vec![("Combines", plan.aggregator.entity.to_string())];
+    if !plan.quorum_why.is_empty() {
+        pairs.push(("Quorum", plan.quorum_why.clone()));
+    }
     if !plan.aggregator_spares.is_empty() {
         pairs.push(("Can take over", names(&plan.aggregator_spares)));
     }

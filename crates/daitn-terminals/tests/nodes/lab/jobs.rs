@@ -124,6 +124,7 @@ impl<'a> Job<'a> {
             chains: self.chains.clone(),
             shuffle: self.shuffle,
             quorum: self.quorum,
+            quorum_why: String::new(),
             round_deadline_ms: self.deadline_ms,
             aggregator: placement(&self.conductor),
             aggregator_spares: self.spares.iter().map(placement).collect(),

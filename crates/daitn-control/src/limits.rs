@@ -77,6 +77,8 @@ pub(crate) const DEPLOYMENTS_ENDED_MAX: usize = 1024;
 pub(crate) const CONDUCTORS_MAX: u32 = 16;
 /// A verification unit is asked again so often after it could not get the weights.
 pub(crate) const VERIFY_ATTEMPTS_MAX: u32 = 5;
+/// Verification units that may take the place of others: they may fetch the weights, so that they are few.
+pub(crate) const SPARE_UNITS_MAX: usize = 8;
 /// Entries of what was left out that a job's view shows.
 pub(crate) const LEFT_OUT_MAX: usize = 10_000;
 /// Idempotency keys are kept this long: longer than any client retries.

@@ -7,6 +7,7 @@ mod push;
 mod relay;
 
 use crate::{
+    auth::Caller,
     gateway::Gateway,
     input::named,
     reply::{self, Failure},
@@ -53,8 +54,8 @@ async fn agent_card(
     headers: HeaderMap,
     path: AgentPath,
 ) -> reply::Outcome {
-    gateway.caller(&headers, Scope::Query)?;
-    let agent = gateway.agent(path)?;
+    let caller = gateway.caller(&headers, Scope::Query)?;
+    let agent = gateway.agent(&caller, path)?;
     let url = agent_url(&gateway, &headers, &agent);
     Ok(card_response(&headers, card::rewritten(&agent.card, &url)?))
 }
@@ -68,24 +69,26 @@ async fn origin_card(
     headers: HeaderMap,
     path: AgentPath,
 ) -> reply::Outcome {
-    gateway.caller(&headers, Scope::Query)?;
+    let caller = gateway.caller(&headers, Scope::Query)?;
     Ok(card_response(
         &headers,
-        gateway.agent(path)?.card.clone().into_bytes(),
+        gateway.agent(&caller, path)?.card.clone().into_bytes(),
     ))
 }
 
 impl Gateway {
-    fn agent(&self, path: AgentPath) -> Result<Arc<RoutedAgent>, Rejection> {
+    /// An agent that the caller may call.
+    fn agent(&self, caller: &Caller, path: AgentPath) -> Result<Arc<RoutedAgent>, Rejection> {
         let Path((organisation, name)) =
             path.map_err(|_| Rejection::malformed("agent", "its name is not readable text"))?;
         let (organisation, name) = (
             named("organisation", &organisation)?,
             named::<Slug>("agent", &name)?,
         );
-        // One that does not exist and one that may not be seen look alike.
         let agent = self.view.load().agent(&organisation, &name);
-        agent.ok_or_else(|| Rejection::not_found("agent", format!("{organisation}/{name}")))
+        let agent = agent.ok_or_else(|| Rejection::not_found("agent", format!("{organisation}/{name}")))?;
+        agent.access.check(caller.principal(), &agent.agent)?;
+        Ok(agent)
     }
 }
 

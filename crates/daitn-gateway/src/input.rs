@@ -10,7 +10,10 @@ use axum::{
     },
 };
 use bytes::{Bytes, BytesMut};
-use daitn_messages::rejection::{Code, Rejection};
+use daitn_messages::{
+    encoding::field_not_understood,
+    rejection::{Code, Rejection},
+};
 use http_body_util::BodyExt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -198,7 +201,7 @@ pub(crate) fn strict<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T,
     // A field that the type does not have is gone after a round trip, wherever it stood: also inside the kinds of
     // objects in which serde's own check for unknown fields has no say.
     let understood = serde_json::to_value(&value).map_err(broken)?;
-    match lost(&given.map_err(broken)?, &understood, "") {
+    match field_not_understood(&given.map_err(broken)?, &understood) {
         Some(field) => Err(Rejection::malformed(
             "body",
             &format!("there is no field `{field}`"),
@@ -232,29 +235,6 @@ fn whole_numbers(given: &Value) -> Option<Value> {
     let (mut whole, mut changed) = (given.clone(), false);
     rewrite(&mut whole, &mut changed);
     changed.then_some(whole)
-}
-
-/// The path of the first field in `given` that is not in `understood`.
-fn lost(given: &Value, understood: &Value, path: &str) -> Option<String> {
-    match (given, understood) {
-        (Value::Object(given), Value::Object(understood)) => given.iter().find_map(|(name, value)| {
-            let here = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
-            match understood.get(name) {
-                Some(understood) => lost(value, understood, &here),
-                None => Some(here.chars().take(200).collect()),
-            }
-        }),
-        (Value::Array(given), Value::Array(understood)) => given
-            .iter()
-            .zip(understood)
-            .enumerate()
-            .find_map(|(i, (given, understood))| lost(given, understood, &format!("{path}[{i}]"))),
-        _ => None,
-    }
 }
 
 /// A name in a path, as a value.

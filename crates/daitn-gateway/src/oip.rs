@@ -8,6 +8,7 @@ mod numbers;
 mod tensor;
 
 use crate::{
+    auth::Caller,
     gateway::Gateway,
     health::check_ready,
     input::named,
@@ -63,7 +64,7 @@ enum Failures {
     /// No valid API key
     #[response(status = 401)]
     Unauthenticated(#[to_schema] OipError),
-    /// The API key does not have the scope `query`
+    /// The API key does not have the scope `query`, or no policy permits its organisation to query the model
     #[response(status = 403)]
     Forbidden(#[to_schema] OipError),
     /// No such model or version
@@ -241,11 +242,11 @@ async fn server_metadata(State(gateway): State<Arc<Gateway>>, headers: HeaderMap
     ))
 }
 
-/// Lists the models that are served. Scope `query`.
+/// Lists the models that are served and that the caller may query. Scope `query`.
 #[utoipa::path(post, path = "/v2/repository/index", tag = "inference",
     responses((status = 200, body = Vec<IndexEntry>), Failures))]
 async fn repository_index(State(gateway): State<Arc<Gateway>>, headers: HeaderMap, body: Body) -> OipOutcome {
-    gateway.caller(&headers, Scope::Query)?;
+    let caller = gateway.caller(&headers, Scope::Query)?;
     let body = gateway.body(&headers, body, INDEX_BYTES_MAX).await?;
     let only_ready = index_request(&body.bytes)?.ready;
     let view = gateway.view.load();
@@ -255,6 +256,14 @@ async fn repository_index(State(gateway): State<Arc<Gateway>>, headers: HeaderMa
         .flat_map(|(name, model)| model.versions.iter().map(move |v| (name, v)));
     let entries: Vec<IndexEntry> = served
         .filter(|(_, (_, served))| !only_ready || !served.replicas.is_empty())
+        // What the caller may not query is of no use to it.
+        .filter(|(_, (_, served))| {
+            served
+                .model
+                .access
+                .check(caller.principal(), &served.entity())
+                .is_ok()
+        })
         .map(|(name, (version, served))| IndexEntry {
             name: name.clone(),
             version: version.to_string(),
@@ -299,9 +308,9 @@ async fn model_metadata(
     headers: HeaderMap,
     model: Result<Path<String>, PathRejection>,
 ) -> OipOutcome {
-    gateway.caller(&headers, Scope::Query)?;
+    let caller = gateway.caller(&headers, Scope::Query)?;
     let view = gateway.view.load();
-    metadata(&view, &*served(&view, model)?)
+    metadata(&view, &*served(&view, &caller, model)?)
 }
 
 /// What a version of a model takes and gives. Scope `query`.
@@ -313,9 +322,9 @@ async fn version_metadata(
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> OipOutcome {
-    gateway.caller(&headers, Scope::Query)?;
+    let caller = gateway.caller(&headers, Scope::Query)?;
     let view = gateway.view.load();
-    metadata(&view, &*served_version(&view, path)?)
+    metadata(&view, &*served_version(&view, &caller, path)?)
 }
 
 /// Whether a model has a ready replica. Scope `query`.
@@ -326,8 +335,8 @@ async fn model_ready(
     headers: HeaderMap,
     model: Result<Path<String>, PathRejection>,
 ) -> OipOutcome {
-    gateway.caller(&headers, Scope::Query)?;
-    ready(&*served(&gateway.view.load(), model)?)
+    let caller = gateway.caller(&headers, Scope::Query)?;
+    ready(&*served(&gateway.view.load(), &caller, model)?)
 }
 
 /// Whether a version of a model has a ready replica. Scope `query`.
@@ -339,25 +348,30 @@ async fn version_ready(
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> OipOutcome {
-    gateway.caller(&headers, Scope::Query)?;
-    ready(&*served_version(&gateway.view.load(), path)?)
+    let caller = gateway.caller(&headers, Scope::Query)?;
+    ready(&*served_version(&gateway.view.load(), &caller, path)?)
 }
 
-fn served(view: &View, model: Result<Path<String>, PathRejection>) -> Result<Arc<Served>, Rejection> {
+fn served(
+    view: &View,
+    caller: &Caller,
+    model: Result<Path<String>, PathRejection>,
+) -> Result<Arc<Served>, Rejection> {
     let Path(model) = model.map_err(|_| Rejection::malformed("model", "its name is not readable text"))?;
     named::<Slug>("model", &model)?;
-    queries::served(view, &model, None)
+    queries::served(view, caller.principal(), &model, None)
 }
 
 fn served_version(
     view: &View,
+    caller: &Caller,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Arc<Served>, Rejection> {
     let Path((model, version)) =
         path.map_err(|_| Rejection::malformed("model", "its name is not readable text"))?;
     named::<Slug>("model", &model)?;
     named::<u32>("version", &version)?;
-    queries::served(view, &model, Some(&version))
+    queries::served(view, caller.principal(), &model, Some(&version))
 }
 
 fn ready(served: &Served) -> OipOutcome {

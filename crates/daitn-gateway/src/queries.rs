@@ -223,8 +223,20 @@ fn refusal(query: &Query<'_>, last: Option<&SessionFailure>) -> Rejection {
     }
 }
 
-/// The version of a model that answers, or why none does.
-pub(crate) fn served(view: &View, name: &str, version: Option<&str>) -> Result<Arc<Served>, Rejection> {
+/// The version of a model that answers whoever asks, or why none does: who may query was decided by policy when the
+/// snapshot was made.
+pub(crate) fn served(
+    view: &View,
+    principal: &Principal,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Arc<Served>, Rejection> {
+    let served = find(view, name, version)?;
+    served.model.access.check(principal, &served.entity())?;
+    Ok(served)
+}
+
+fn find(view: &View, name: &str, version: Option<&str>) -> Result<Arc<Served>, Rejection> {
     let unknown = || {
         let shown: String = name.chars().take(80).collect();
         Rejection::not_found("model", shown)

@@ -3,7 +3,7 @@
 
 use crate::routing::{Health, Replica};
 use daitn_messages::{
-    ids::{ArtifactId, EntityKind, OrganisationId, Slug},
+    ids::{ArtifactId, EntityId, EntityKind, OrganisationId, Slug},
     operation::Principal,
     session::Peer,
     snapshot::{RoutedAgent, ServedModel, Snapshot},
@@ -46,6 +46,17 @@ pub(crate) struct Model {
 pub(crate) struct Served {
     pub(crate) model: ServedModel,
     pub(crate) replicas: Vec<Arc<Replica>>,
+}
+
+impl Served {
+    /// The model as policies name it.
+    pub(crate) fn entity(&self) -> EntityId {
+        EntityId {
+            kind: EntityKind::Model,
+            organisation: self.model.organisation.clone(),
+            name: self.model.model.name.clone(),
+        }
+    }
 }
 
 impl Model {
@@ -167,6 +178,7 @@ fn without_replicas(served: &ServedModel) -> ServedModel {
         organisation: served.organisation.clone(),
         spec: served.spec.clone(),
         weights: served.weights,
+        access: served.access.clone(),
         replicas: Vec::new(),
     }
 }

@@ -77,6 +77,21 @@ pub struct JobView {
     pub deployment: Option<DeploymentId>,
     /// What then happened, beside the plan's prediction.
     pub actual: Actual,
+    /// What it waits for that may never come; none: it goes on by itself.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
+}
+
+/// What a process waits for that may never come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Waiting {
+    /// For what, in words.
+    pub reason: String,
+    /// Since when.
+    pub since: UnixMillis,
+    /// Until when, then it does without or ends; none: until it comes or somebody stops the process.
+    pub until: Option<UnixMillis>,
 }
 
 /// A closed cycle.
@@ -89,7 +104,7 @@ pub struct CycleView {
     pub loss: f64,
     /// Sites in it.
     pub n_sites: u32,
-    /// Examples in it.
+    /// Examples in it, rounded to tens: cycles with and without a site must not tell its exact count.
     pub n_examples: u64,
     /// Its time, milliseconds.
     pub cycle_ms: f64,
@@ -201,6 +216,11 @@ pub enum JobEvent {
         /// The new epoch.
         epoch: u64,
     },
+    /// It waits for something that may never come, or (none) it no longer does.
+    Waiting {
+        /// For what.
+        waiting: Option<Waiting>,
+    },
 }
 
 /// Where a deployment is. The last two are terminal.
@@ -236,6 +256,9 @@ pub struct DeploymentView {
     pub hosts: Vec<(EntityId, NodeId, bool)>,
     /// Why it failed.
     pub cause: Option<Rejection>,
+    /// What it waits for, where it has fewer replicas than were asked for.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
 }
 
 /// A decision, as `daitn explain` shows it.

@@ -392,7 +392,7 @@ pub struct StatusView {
     pub state_version: u64,
 }
 
-/// A registered model as listed.
+/// A registered model as listed: its newest version, and which version answers queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelView {
@@ -402,4 +402,7 @@ pub struct ModelView {
     pub descriptor: Descriptor,
     /// Its deployments.
     pub deployments: Vec<DeploymentView>,
+    /// The version that answers a query that names none; none: it is not served. After a roll-back it is not the newest.
+    #[serde(default)]
+    pub served: Option<u32>,
 }

@@ -51,7 +51,7 @@ impl fmt::Display for Verb {
 
 /// The circumstances of a use, in the policy's context. The control center fills it when planning and sends it in the
 /// work order; the owner's node evaluates its own policy on it again before it acts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UseContext {
     /// The purpose that the requester declares: `research`, `commercial`, `care`, …

@@ -1,4 +1,7 @@
 //! A training request: what model is wanted, from what kind of data, within which bounds.
+//!
+//! On our wire a field that a reader does not know is ignored, so that peers of another version can read a plan. Where a
+//! person writes a request (TOML, JSON), [`crate::encoding::field_not_understood`] finds what would be ignored.
 
 use crate::{
     descriptor::Descriptor,
@@ -9,10 +12,17 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
+/// The protection that scales updates down to a multiple of the median norm, see [`TrainingParameters::norm_clip`].
+pub const NORM_CLIP: &str = "norm-clip";
+/// Protections that a job can promise.
+pub const PROTECTIONS: [&str; 1] = [NORM_CLIP];
+
+/// Most protections of one request.
+const PROTECTIONS_MAX: usize = 16;
+
 /// What a model trainer asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
 pub struct TrainingRequest {
     /// Name of the model that comes out.
     pub model: Slug,
@@ -61,7 +71,7 @@ fn one() -> f32 {
 /// Which datasets qualify.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct DataFilter {
     /// Only these organisations; empty: any.
     pub organisations: Vec<OrganisationId>,
@@ -76,7 +86,6 @@ pub struct DataFilter {
 /// How sites train and how updates are combined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
 pub struct TrainingParameters {
     /// How updates are combined; none: the network chooses.
     #[serde(default)]
@@ -127,7 +136,7 @@ impl PlanKind {
 /// A request's bounds. Absent means unbounded, but for the cohort.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Sla {
     /// The whole job, from acceptance to registration.
     pub deadline_ms: Option<u64>,
@@ -159,7 +168,6 @@ impl Default for Sla {
 /// How the result is judged: `required` of the verification units that take part must find the target reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Verification {
     /// What is measured.
     pub metric: Metric,
@@ -175,10 +183,13 @@ pub struct Verification {
 /// What happens with a verified model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Deployment {
     /// On how many hosts.
     pub replicas: u32,
+    /// The owner's policy on who may query the model, in Cedar. Its own organisation always may; of others whoever this
+    /// policy or the domain's permits. Empty: nobody beyond that.
+    #[serde(default)]
+    pub policy: String,
 }
 
 impl TrainingRequest {
@@ -269,11 +280,28 @@ impl TrainingRequest {
                 "must be a positive number",
             ));
         }
-        if self.protections.len() > 16 || self.protections.iter().any(|p| p.len() > limits::NAME_BYTES_MAX) {
-            return Err(Rejection::malformed(
-                "protections",
-                "at most 16 of bounded length",
-            ));
+        self.validate_protections()
+    }
+
+    /// What is promised to owners must be known, and must be what the job does.
+    fn validate_protections(&self) -> Result<(), Rejection> {
+        if self.protections.len() > PROTECTIONS_MAX {
+            let n = self.protections.len() as u64;
+            return Err(Rejection::too_large("protections", n, PROTECTIONS_MAX as u64));
+        }
+        let unknown = self
+            .protections
+            .iter()
+            .find(|p| !PROTECTIONS.contains(&p.as_str()));
+        if let Some(unknown) = unknown {
+            let shown: String = unknown.chars().take(limits::NAME_BYTES_MAX).collect();
+            let why = format!("a job cannot promise `{shown}`, only: {}", PROTECTIONS.join(", "));
+            return Err(Rejection::malformed("protections", &why));
+        }
+        if self.protections.iter().any(|p| p == NORM_CLIP) && self.training.norm_clip.is_none() {
+            let why = "`norm-clip` is promised, and `training.norm_clip` does not say to which multiple of the median";
+            return Err(Rejection::malformed("protections", why)
+                .with_hint("Set training.norm_clip, for instance to 3, or promise no norm-clip."));
         }
         Ok(())
     }

@@ -4,7 +4,9 @@ use crate::{
     descriptor::Telemetry,
     ids::{ArtifactId, DeploymentId, EntityId, NodeId, OrganisationId},
     learning::{ModelSpec, ModelVersion},
-    operation::Principal,
+    operation::{Principal, Scope},
+    policy::PolicyAnswer,
+    rejection::{Code, Rejection},
     session::Peer,
     units::UnixMillis,
 };
@@ -34,6 +36,65 @@ pub struct KeyEntry {
     pub principal: Principal,
 }
 
+/// Which organisations may query a model or call an agent, as the control center has evaluated the policies. Made again
+/// whenever a policy, an entity or the organisations with keys change, never for a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Access {
+    /// Whether an organisation that is not named below may.
+    pub others: bool,
+    /// Organisations for which a policy decided, or for which it is otherwise than for others. Sorted.
+    pub named: Vec<(OrganisationId, PolicyAnswer)>,
+}
+
+impl Access {
+    /// Everybody may.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            others: true,
+            named: Vec::new(),
+        }
+    }
+
+    /// Whether whoever asks may query this. A key that acts for every organisation of the domain needs no permit; a
+    /// policy that forbids holds for it as well.
+    ///
+    /// # Errors
+    /// [`Code::PolicyForbids`] with the determining policies and what would help.
+    pub fn check(&self, principal: &Principal, what: &EntityId) -> Result<(), Rejection> {
+        let who = &principal.organisation;
+        let named = self
+            .named
+            .binary_search_by(|(organisation, _)| organisation.cmp(who))
+            .ok()
+            .map(|place| &self.named[place].1);
+        if named.map_or(self.others, |answer| answer.allowed) {
+            return Ok(());
+        }
+        let determining = named.map(|answer| answer.determining.clone()).unwrap_or_default();
+        let errors = named.map(|answer| answer.errors.join("; ")).unwrap_or_default();
+        if principal.scopes.contains(&Scope::Admin) && determining.is_empty() && errors.is_empty() {
+            return Ok(());
+        }
+        let why = match (determining.is_empty(), errors.is_empty()) {
+            (true, true) => format!("no policy permits {who} to query {what}"),
+            (true, false) => format!("a policy on {what} could not be evaluated: {errors}"),
+            (false, _) => format!(
+                "a policy forbids {who} to query {what}: {}",
+                determining.join(", ")
+            ),
+        };
+        let hint = format!(
+            "Ask {} for a policy of the model that permits the action `query`, or the operator for one of the domain's; \
+             try it with: daitn policy can {who} query {what}",
+            what.organisation
+        );
+        let mut rejection = Rejection::new(Code::PolicyForbids, why).with_hint(hint);
+        rejection.policies = determining;
+        Err(rejection)
+    }
+}
+
 /// A model with its replicas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServedModel {
@@ -47,6 +108,9 @@ pub struct ServedModel {
     pub spec: ModelSpec,
     /// Its weights.
     pub weights: ArtifactId,
+    /// Who may query it. Nobody where the control center does not say.
+    #[serde(default)]
+    pub access: Access,
     /// Where it runs.
     pub replicas: Vec<Replica>,
 }
@@ -77,4 +141,7 @@ pub struct RoutedAgent {
     pub streaming: bool,
     /// The node that holds it.
     pub node: NodeId,
+    /// Who may call it. Nobody where the control center does not say.
+    #[serde(default)]
+    pub access: Access,
 }

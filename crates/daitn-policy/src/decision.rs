@@ -23,6 +23,29 @@ pub fn combine(owner: PolicyAnswer, domain: Option<PolicyAnswer>) -> PolicyAnswe
     }
 }
 
+/// Who may query a model or call an agent. What either policy forbids is forbidden, the domain's first; otherwise a permit
+/// of either is enough; where both are silent, or there is none, the default holds.
+#[must_use]
+pub fn permit_by_either(
+    owner: Option<PolicyAnswer>,
+    domain: Option<PolicyAnswer>,
+    by_default: bool,
+) -> PolicyAnswer {
+    let domain = domain.map(|domain| PolicyAnswer {
+        determining: marked(&domain.determining),
+        errors: marked(&domain.errors),
+        ..domain
+    });
+    let said: Vec<PolicyAnswer> = [domain, owner].into_iter().flatten().collect();
+    let no = said.iter().find(|answer| forbids(answer));
+    let yes = said.iter().find(|answer| answer.allowed);
+    no.or(yes).cloned().unwrap_or(PolicyAnswer {
+        allowed: by_default,
+        determining: Vec::new(),
+        errors: Vec::new(),
+    })
+}
+
 fn marked(texts: &[String]) -> Vec<String> {
     texts.iter().map(|text| format!("domain:{text}")).collect()
 }

@@ -40,7 +40,7 @@ mod policies;
 pub use policies::{POLICIES_MAX, PolicySet, ResourceFacts};
 
 mod decision;
-pub use decision::{combine, forbids};
+pub use decision::{combine, forbids, permit_by_either};
 
 mod templates;
 pub use templates::OwnerPolicy;

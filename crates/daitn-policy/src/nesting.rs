@@ -67,6 +67,23 @@ pub(crate) fn check(text: &str) -> Result<(), PolicyError> {
     Ok(())
 }
 
+/// How often a word stands in a text, outside strings and comments.
+pub(crate) fn n_words(text: &str, word: &str) -> usize {
+    let bytes = text.as_bytes();
+    let (mut n, mut i) = (0, 0);
+    while i < bytes.len() {
+        let start = i;
+        i = match bytes[i] {
+            b'"' => after_string(bytes, i),
+            b'/' if bytes.get(i + 1) == Some(&b'/') => after_line(bytes, i),
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => after_word(bytes, i),
+            _ => i + 1,
+        };
+        n += usize::from(bytes.get(start..i) == Some(word.as_bytes()));
+    }
+    n
+}
+
 fn after_string(bytes: &[u8], quote: usize) -> usize {
     let mut i = quote + 1;
     while i < bytes.len() && bytes[i] != b'"' {

@@ -3,7 +3,7 @@
 use crate::{error::PolicyError, nesting, schema};
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityUid, Policy, PolicyId, Request,
-    RestrictedExpression, ValidationMode, ValidationWarning, ffi::DetailedError,
+    ResourceConstraint, RestrictedExpression, ValidationMode, ValidationWarning, ffi::DetailedError,
 };
 use daitn_messages::{
     descriptor::{Body, Descriptor},
@@ -80,6 +80,7 @@ pub struct PolicySet {
     policies: cedar_policy::PolicySet,
     ids: Vec<String>,
     warnings: Vec<String>,
+    resource_matters: bool,
 }
 
 impl PolicySet {
@@ -115,11 +116,23 @@ impl PolicySet {
         }
         let (policies, ids) = named(&parsed)?;
         let warnings = validate(text, &policies)?;
+        // Each rule names the resource once, in its scope; a rule that says more of it names it again.
+        let unconstrained = |policy: &Policy| policy.resource_constraint() == ResourceConstraint::Any;
+        let resource_matters =
+            nesting::n_words(text, "resource") != n_policies || !policies.policies().all(unconstrained);
         Ok(Self {
             policies,
             ids,
             warnings,
+            resource_matters,
         })
+    }
+
+    /// Whether an answer can depend on which entity is asked about. Where it cannot, one answer holds for all entities
+    /// that share these policies.
+    #[must_use]
+    pub fn resource_matters(&self) -> bool {
+        self.resource_matters
     }
 
     /// The rules' ids, sorted.

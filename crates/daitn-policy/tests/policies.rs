@@ -394,3 +394,72 @@ proptest! {
         let _ = PolicySet::parse(&text[..cut]);
     }
 }
+
+#[test]
+fn whether_the_entity_matters_is_known() {
+    for (text, matters) in [
+        ("permit (principal, action, resource);", false),
+        (
+            r#"permit (principal, action, resource) when { context.purpose == "resource" }; // resource"#,
+            false,
+        ),
+        (
+            r#"permit (principal == Organisation::"a", action, resource); forbid (principal, action, resource);"#,
+            false,
+        ),
+        (
+            r#"permit (principal, action, resource == Dataset::"dataset:a/b");"#,
+            true,
+        ),
+        (
+            r#"permit (principal, action, resource in Organisation::"a");"#,
+            true,
+        ),
+        ("permit (principal, action, resource is Dataset);", true),
+        (
+            r#"permit (principal, action, resource) when { resource.jurisdiction == "DE" };"#,
+            true,
+        ),
+        (
+            r#"permit (principal, action, resource) unless { principal == resource.organisation };"#,
+            true,
+        ),
+    ] {
+        let policies = PolicySet::parse(text).unwrap();
+        assert_eq!(policies.resource_matters(), matters, "{text}");
+    }
+    let text = OwnerPolicy::default().to_cedar().unwrap();
+    assert!(!PolicySet::parse(&text).unwrap().resource_matters());
+}
+
+#[test]
+fn either_may_permit_a_query_and_either_may_forbid_it() {
+    let answer = |allowed: bool, id: &str| {
+        Some(PolicyAnswer {
+            allowed,
+            determining: if id.is_empty() {
+                vec![]
+            } else {
+                vec![id.to_owned()]
+            },
+            errors: vec![],
+        })
+    };
+    let (silent, yes, no) = (answer(false, ""), answer(true, "yes"), answer(false, "no"));
+    for (owner, domain, default, allowed, determining) in [
+        (None, None, true, true, ""),
+        (None, None, false, false, ""),
+        (silent.clone(), silent.clone(), true, true, ""),
+        (silent.clone(), yes.clone(), false, true, "domain:yes"),
+        (yes.clone(), silent, false, true, "yes"),
+        (yes.clone(), no.clone(), true, false, "domain:no"),
+        (no.clone(), yes, true, false, "no"),
+        (no, None, true, false, "no"),
+    ] {
+        let found = daitn_policy::permit_by_either(owner, domain, default);
+        assert_eq!(
+            (found.allowed, found.determining.concat().as_str()),
+            (allowed, determining)
+        );
+    }
+}

@@ -31,9 +31,9 @@ mod infeasible;
 
 use crate::topology::Topology;
 use daitn_messages::{
-    descriptor::Descriptor,
-    ids::{DecisionId, PlanId},
-    plan::Verdict,
+    descriptor::{Body, Descriptor},
+    ids::{DecisionId, EntityKind, PlanId},
+    plan::{Placement, Plan, Verdict},
     policy::{PolicyAnswer, UseContext},
     request::TrainingRequest,
     units::UnixMillis,
@@ -79,4 +79,46 @@ pub fn plan(
         }
     }
     infeasible::verdict(&situation, &mut asker)
+}
+
+/// Verification units that could judge a plan's model besides its own, away from those who train where that can be had:
+/// whoever loses one of the plan's asks these. At most `n_max`.
+#[must_use]
+pub fn spare_units(topology: &Topology, plan: &Plan, n_max: usize) -> Vec<Placement> {
+    let request = &plan.request;
+    let judges = |descriptor: &&Descriptor| match &descriptor.body {
+        Body::Verifier(body) => {
+            body.target == request.target
+                && matching::class_map(&request.task, &body.task).is_some()
+                && request
+                    .features
+                    .iter()
+                    .all(|feature| body.features.contains(feature))
+        }
+        _ => false,
+    };
+    let is_new =
+        |descriptor: &&Descriptor| plan.verifiers.iter().all(|unit| unit.entity != descriptor.entity);
+    let units = topology.of_kind(EntityKind::Verifier);
+    let units = units.into_iter().map(|descriptor| &**descriptor);
+    let units = units
+        .filter(|d| topology.takes_work(&d.entity))
+        .filter(is_new)
+        .filter(judges);
+    let mut units: Vec<_> = units
+        .map(|unit| {
+            let same_node = plan.sites.iter().any(|site| site.node == unit.node);
+            let same_organisation = plan
+                .sites
+                .iter()
+                .any(|site| site.organisation == *unit.organisation());
+            (same_node, same_organisation, unit)
+        })
+        .collect();
+    units.sort_by(|a, b| (a.0, a.1, &a.2.entity).cmp(&(b.0, b.1, &b.2.entity)));
+    let placement = |(_, _, unit): (bool, bool, &Descriptor)| Placement {
+        entity: unit.entity.clone(),
+        node: unit.node,
+    };
+    units.into_iter().take(n_max).map(placement).collect()
 }

@@ -490,7 +490,10 @@ fn every_binding_bound_is_told_at_once() {
     request.sla.records_min = 5_000;
     request.sla.deadline_ms = Some(1);
     request.sla.bytes_max = Some(1);
-    request.deployment = Some(Deployment { replicas: 2 });
+    request.deployment = Some(Deployment {
+        replicas: 2,
+        policy: String::new(),
+    });
     let answer = |descriptor: &daitn_messages::descriptor::Descriptor, _: &_| {
         if descriptor.organisation().as_str() == "b" {
             deny(&["never"])
@@ -641,7 +644,10 @@ fn the_same_inputs_give_the_same_bytes_in_whatever_order_they_came() {
     for kind in [None, Some(PlanKind::Hybrid)] {
         let mut request = request();
         request.training.kind = kind;
-        request.deployment = Some(Deployment { replicas: 1 });
+        request.deployment = Some(Deployment {
+            replicas: 1,
+            policy: String::new(),
+        });
         let first = encoded(&verdict(&forwards, &request));
         assert_eq!(first, encoded(&verdict(&forwards, &request)));
         assert_eq!(first, encoded(&verdict(&backwards, &request)));

@@ -4,9 +4,9 @@ use crate::{
     output::Output,
     paint::Paint,
     render::{bytes, counted, sparkline},
-    views::phase_word,
+    views::{phase_word, waiting_line},
 };
-use daitn_messages::job::{CycleView, JobEvent, JobPhase, JobView};
+use daitn_messages::job::{CycleView, JobEvent, JobPhase, JobView, Waiting};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub(crate) struct Progress {
     cycles: u32,
     losses: Vec<f64>,
     n_bytes: u64,
+    waiting: Option<Waiting>,
     indent: &'static str,
 }
 
@@ -42,6 +43,7 @@ impl Progress {
             cycles: 0,
             losses,
             n_bytes: 0,
+            waiting: None,
             indent,
         }
     }
@@ -76,6 +78,7 @@ impl Progress {
                     counted(report.evaluation.n_examples, "record")
                 ));
             }
+            JobEvent::Waiting { waiting } => self.wait(waiting.as_ref()),
             // The first conductor is the plan's: only a replacement is worth a line.
             JobEvent::Conductor { epoch: 0 | 1, .. } => {}
             JobEvent::Conductor { node, epoch } => {
@@ -86,6 +89,18 @@ impl Progress {
                 ));
             }
         }
+    }
+
+    /// Says what the job waits for, and once that it goes on.
+    fn wait(&mut self, waiting: Option<&Waiting>) {
+        if self.waiting.as_ref() == waiting {
+            return;
+        }
+        match waiting {
+            Some(waiting) => self.line(&format!("{} {}", self.paint.warn("!"), waiting_line(waiting))),
+            None => self.line(&format!("{} the wait is over", self.paint.good("✓"))),
+        }
+        self.waiting = waiting.cloned();
     }
 
     /// Ends the display and leaves its last state.
@@ -104,6 +119,9 @@ impl Progress {
         self.losses = job.cycles.iter().map(|c| c.loss).collect();
         self.n_bytes = job.cycles.iter().map(|c| c.bytes).sum();
         self.enter(job.phase);
+        if !job.phase.is_terminal() {
+            self.wait(job.waiting.as_ref());
+        }
         if let Some(last) = job.cycles.last().filter(|_| self.losses.len() > n_known) {
             self.draw(last);
         }

@@ -14,7 +14,7 @@ use crate::{
 use daitn_messages::{
     encoding,
     ids::{ArtifactId, DeploymentId, EntityId, EntityKind, JobId, NodeId, OrganisationId, Slug},
-    job::DeploymentPhase,
+    job::{DeploymentPhase, Waiting},
     leaf::LeafKind,
     learning::ModelVersion,
     operation::Answer,
@@ -51,6 +51,11 @@ pub(crate) struct Deployments {
 impl Deployments {
     pub(crate) fn job_of(&self, id: &DeploymentId) -> Option<JobId> {
         self.by_id.get(id).and_then(|entry| entry.deployment.job.clone())
+    }
+
+    /// What a deployment waits for.
+    pub(crate) fn waiting(&self, id: &DeploymentId) -> Option<Waiting> {
+        self.by_id.get(id).and_then(|entry| entry.deployment.waiting())
     }
 
     pub(crate) fn active(&self) -> impl Iterator<Item = &Deployment> {
@@ -98,6 +103,7 @@ impl Core {
             deadline: turn.now.plus(placing_ms(&self.config.timing, bytes)),
             hosts: Vec::new(),
             refused: Vec::new(),
+            short_since: None,
             cause: None,
         };
         turn.leaf_of(LeafKind::Deployment, &id, &deployment, [&deployment.organisation]);
@@ -287,6 +293,9 @@ impl Core {
             self.drop_orders_of(turn, &Process::Deployment(id.clone()));
         }
         if before == after {
+            if let Some(job) = &deployment.job {
+                self.tell_waiting(turn, job);
+            }
             return;
         }
         self.snapshot.changed();
@@ -404,16 +413,19 @@ impl Core {
                 1_000.0,
             ));
         }
-        let not_found = || Rejection::not_found("model", name);
-        let version = version
-            .or_else(|| self.models.newest(name))
-            .ok_or_else(not_found)?;
+        let organisation = self.visible_owner(who, name)?;
+        let versions = self.models.version_numbers(name);
+        let version = version.or(versions.last().copied()).unwrap_or_default();
+        if !versions.contains(&version) {
+            let known: Vec<String> = versions.iter().map(ToString::to_string).collect();
+            let message = format!("`{name}` has no version {version}; it has {}", known.join(", "));
+            return Err(Rejection::new(Code::NotFound, message)
+                .with_hint(format!("Look at it: daitn model get {name}")));
+        }
         let model = ModelVersion {
             name: name.clone(),
             version,
         };
-        let organisation = self.models.get(&model).map(|model| model.organisation.clone());
-        let organisation = organisation.filter(|o| who.sees(o)).ok_or_else(not_found)?;
         let new = NewDeployment {
             organisation,
             model,
@@ -424,6 +436,12 @@ impl Core {
         let id = self.begin_deployment(turn, new)?;
         self.step_deployment(turn, &id, Input::Review);
         self.show_deployment(&id)
+    }
+
+    /// Whose model it is, if this principal may see it.
+    fn visible_owner(&self, who: &Who, name: &Slug) -> Result<OrganisationId, Rejection> {
+        let owner = self.models.owner(name).filter(|owner| who.sees(owner));
+        owner.cloned().ok_or_else(|| Rejection::not_found("model", name))
     }
 
     fn show_deployment(&self, id: &DeploymentId) -> Result<Answer, Rejection> {
@@ -446,8 +464,12 @@ impl Core {
             .by_id
             .get(id)
             .filter(|entry| who.sees(&entry.deployment.organisation));
-        if known.is_none() {
+        let Some(known) = known else {
             return Err(Rejection::not_found("deployment", id));
+        };
+        if known.deployment.has_ended() {
+            let message = format!("deployment {id} has ended already; there is nothing to stop");
+            return Err(Rejection::new(Code::Conflict, message));
         }
         let cause = Rejection::new(
             Code::Stopped,
@@ -464,10 +486,8 @@ impl Core {
         who: &Who,
         name: &Slug,
     ) -> Result<Answer, Rejection> {
-        let served = self
-            .deployments
-            .active()
-            .filter(|d| d.model.name == *name && who.sees(&d.organisation));
+        self.visible_owner(who, name)?;
+        let served = self.deployments.active().filter(|d| d.model.name == *name);
         let served = served.max_by_key(|d| (d.ready_at, d.created_at));
         let Some(served) = served else {
             return Err(Rejection::new(

@@ -7,13 +7,13 @@ use crate::{
         orders::{OrderRecord, Process},
     },
     job::{Finding, Input, Job, Output, Site, Sites, Step},
-    limits::{JOBS_ACTIVE_MAX, JOBS_ENDED_MAX, JOBS_LISTED_MAX, LEFT_OUT_MAX},
+    limits::{JOBS_ACTIVE_MAX, JOBS_ENDED_MAX, JOBS_LISTED_MAX, LEFT_OUT_MAX, SPARE_UNITS_MAX},
 };
 use daitn_messages::{
     control::CenterMessage,
     encoding,
     ids::{ArtifactId, EntityId, JobId, NodeId, OrganisationId},
-    job::{CycleView, JobEvent, JobPhase, JobSummary, JobView, LeftOut},
+    job::{CycleView, JobEvent, JobPhase, JobSummary, JobView, LeftOut, Waiting},
     leaf::LeafKind,
     operation::{Answer as Told, Principal, Scope},
     plan::Plan,
@@ -52,6 +52,8 @@ pub(crate) struct JobEntry {
     pub(crate) written: ArtifactId,
     /// The moment that is waited for.
     pub(crate) wake: Option<UnixMillis>,
+    /// What it waits for that may never come, as last told.
+    pub(crate) waiting: Option<Waiting>,
 }
 
 impl JobEntry {
@@ -64,6 +66,7 @@ impl JobEntry {
             receipts: BTreeSet::new(),
             written: ArtifactId([0; 32]),
             wake: None,
+            waiting: None,
         }
     }
 
@@ -94,6 +97,7 @@ impl JobEntry {
             model: job.model.clone(),
             deployment: job.deployment.clone(),
             actual: job.actual,
+            waiting: self.waiting.clone(),
         }
     }
 
@@ -190,6 +194,8 @@ impl Core {
         if entry.job.phase.is_terminal() {
             return Ok(());
         }
+        let (topology, plan) = (&self.topology, entry.plan.clone());
+        let spare_units = || daitn_topology::spare_units(topology, &plan, SPARE_UNITS_MAX);
         let mut step = Step {
             now: turn.now,
             timing: &self.config.timing,
@@ -197,6 +203,7 @@ impl Core {
             plan_hash: entry.plan_hash,
             nodes: &self.nodes,
             cycles: &entry.cycles,
+            spare_units: &spare_units,
             entropy: &mut *turn.entropy,
             out: Vec::new(),
         };
@@ -314,6 +321,7 @@ impl Core {
             turn.batch.put_bytes(Family::Jobs, id.as_str(), bytes);
         }
         if entry.job.phase.is_terminal() {
+            entry.waiting = None;
             if self.jobs.active.remove(id) {
                 let concerns = entry.concerns();
                 turn.leaf(LeafKind::JobEnd, id, hash, &concerns);
@@ -329,6 +337,28 @@ impl Core {
                 turn.effect(Effect::Arm { timer, at });
             }
         }
+        self.tell_waiting(turn, id);
+    }
+
+    /// Tells the watchers where a job began to wait for something that may never come, or no longer does.
+    pub(super) fn tell_waiting(&mut self, turn: &mut Turn<'_>, id: &JobId) {
+        let Some(entry) = self.jobs.by_id.get_mut(id) else {
+            return;
+        };
+        let job = &entry.job;
+        let waiting = match (job.phase, &job.deployment) {
+            (phase, _) if phase.is_terminal() => None,
+            (JobPhase::Deploying, Some(deployment)) => self.deployments.waiting(deployment),
+            _ => job.waiting(&entry.plan, &self.nodes, &self.config.timing),
+        };
+        if entry.waiting == waiting {
+            return;
+        }
+        entry.waiting.clone_from(&waiting);
+        turn.effect(Effect::JobEvent {
+            job: id.clone(),
+            event: Box::new(JobEvent::Waiting { waiting }),
+        });
     }
 
     pub(super) fn job_receipt(
@@ -480,13 +510,16 @@ impl Core {
             .get(id)
             .filter(|entry| who.sees(&entry.job.organisation));
         let Some(entry) = known else {
-            return Err(Rejection::not_found("job", id));
+            let archived = self.jobs.archived.get(id);
+            return match archived.filter(|job| who.sees(&job.organisation)) {
+                Some(job) => Err(has_ended(id, job.phase)),
+                None => Err(Rejection::not_found("job", id)),
+            };
         };
-        let deployment = entry
-            .job
-            .deployment
-            .clone()
-            .filter(|_| !entry.job.phase.is_terminal());
+        if entry.job.phase.is_terminal() {
+            return Err(has_ended(id, entry.job.phase));
+        }
+        let deployment = entry.job.deployment.clone();
         self.step_job(
             turn,
             id,
@@ -525,6 +558,21 @@ impl Core {
             self.plans.applied.retain(|_, (_, job)| *job != id);
         }
     }
+}
+
+/// The refusal to stop what is over.
+fn has_ended(id: &JobId, phase: JobPhase) -> Rejection {
+    let how = match phase {
+        JobPhase::Succeeded => "succeeded",
+        JobPhase::NotVerified => "ended without being verified",
+        JobPhase::Stopped => "was stopped",
+        _ => "failed",
+    };
+    Rejection::new(
+        Code::Conflict,
+        format!("job {id} {how} already; there is nothing to stop"),
+    )
+    .with_hint(format!("Look at it: daitn job get {id}"))
 }
 
 /// The key of a site's record among the parts of a job.

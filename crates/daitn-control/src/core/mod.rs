@@ -25,6 +25,8 @@ mod descriptors;
 
 mod policies;
 
+mod access;
+
 mod landscape;
 
 mod discovery;
@@ -94,6 +96,7 @@ pub struct Core {
     keys: BTreeMap<ApiKeyId, tokens::KeyRecord>,
     nodes: Nodes,
     policies: policies::Policies,
+    access: access::AccessTable,
     topology: Topology,
     plans: planning::Plans,
     jobs: jobs::Jobs,

@@ -27,6 +27,9 @@ pub(crate) struct ModelRecord {
     pub(crate) signed: Signed<Descriptor>,
     /// Nodes that have the weights, as far as known.
     pub(crate) holders: Vec<NodeId>,
+    /// The owner's policy on queries; empty: none.
+    #[serde(default)]
+    pub(crate) policy: String,
 }
 
 /// All registered models.
@@ -64,6 +67,30 @@ impl Models {
             .rev()
             .map(|record| record.model.version)
             .find(|v| *v < version)
+    }
+
+    /// The numbers of all versions.
+    pub(crate) fn version_numbers(&self, name: &Slug) -> Vec<u32> {
+        self.versions(name).map(|record| record.model.version).collect()
+    }
+
+    /// The owner's policy on queries of a version; empty where there is none.
+    pub(crate) fn policy(&self, entity: &EntityId, version: u64) -> String {
+        let record = u32::try_from(version).ok().and_then(|version| {
+            self.get(&ModelVersion {
+                name: entity.name.clone(),
+                version,
+            })
+        });
+        let record =
+            record.filter(|r| entity.kind == EntityKind::Model && r.organisation == entity.organisation);
+        record.map(|record| record.policy.clone()).unwrap_or_default()
+    }
+
+    /// The same of the newest version.
+    pub(crate) fn newest_policy(&self, entity: &EntityId) -> String {
+        let newest = self.newest(&entity.name).unwrap_or(0);
+        self.policy(entity, u64::from(newest))
     }
 
     /// Whose name it is. Clients call a model by its name alone, so that a name is one organisation's.
@@ -115,6 +142,8 @@ impl Core {
         let (organisation, name) = (entry.job.organisation.clone(), entry.job.name.clone());
         let version = self.models.newest(&name).unwrap_or(0) + 1;
         body.model_version = version;
+        let deployment = entry.plan.request.deployment.as_ref();
+        let policy = deployment.map(|wanted| wanted.policy.clone()).unwrap_or_default();
         let conductor = entry
             .job
             .conductor
@@ -148,6 +177,7 @@ impl Core {
             body,
             signed: signed.clone(),
             holders,
+            policy,
         };
         turn.batch.put(Family::Models, key(&model), &record);
         turn.leaf(

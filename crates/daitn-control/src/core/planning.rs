@@ -14,6 +14,7 @@ use daitn_messages::{
     request::TrainingRequest,
     units::UnixMillis,
 };
+use daitn_policy::PolicySet;
 use daitn_store::Family;
 use daitn_topology::PlanIds;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,17 @@ impl Core {
         request: &TrainingRequest,
     ) -> Result<Answer, Rejection> {
         request.validate()?;
+        if let Some(wanted) = request
+            .deployment
+            .as_ref()
+            .filter(|wanted| !wanted.policy.is_empty())
+        {
+            PolicySet::parse(&wanted.policy).map_err(|error| {
+                let rejection = Rejection::from(error);
+                let message = format!("deployment.policy: {}", rejection.message);
+                Rejection { message, ..rejection }
+            })?;
+        }
         if !who.sees(&request.organisation) {
             let message = format!(
                 "a key of {} cannot plan for {}",

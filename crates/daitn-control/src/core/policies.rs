@@ -6,29 +6,48 @@ use crate::core::{
 };
 use daitn_messages::{
     descriptor::{Body, Descriptor},
-    ids::{ArtifactId, EntityId, OrganisationId},
+    ids::{ArtifactId, EntityId, EntityKind, OrganisationId},
     leaf::LeafKind,
     operation::Answer,
     policy::{PolicyAnswer, PolicyQuestion, UseContext, Verb},
     rejection::Rejection,
 };
-use daitn_policy::{PolicySet, ResourceFacts, combine, forbids};
+use daitn_policy::{PolicySet, ResourceFacts, combine, forbids, permit_by_either};
 use daitn_store::Family;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// Parsed texts that are kept. Owners share templates, so that there are far fewer texts than datasets.
 const PARSED_MAX: usize = 16 * 1024;
+
+/// Answers that are remembered: a plan of 10,000 sites asks the few texts of its owners under the few contexts of its
+/// recipients, and a search asks one context of each text.
+const ANSWERS_MAX: usize = 64 * 1024;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policies {
     /// The domain's policy as it was set; empty: it is silent.
     pub(crate) domain_text: String,
-    domain: Option<Arc<PolicySet>>,
+    domain: Option<(ArtifactId, Arc<PolicySet>)>,
     /// Counts the domain's policies, so that a plan knows by which it was made.
     pub(crate) domain_version: u64,
     /// By hash of the text; none where the text does not parse, which denies.
     parsed: BTreeMap<ArtifactId, Option<Arc<PolicySet>>>,
+    /// Answers of texts for which it does not matter which entity is asked about. Named by the texts' hashes, so that
+    /// no change makes one wrong.
+    answers: HashMap<Asked, PolicyAnswer>,
+}
+
+/// A question to a text for which the entity does not matter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    text: ArtifactId,
+    who: OrganisationId,
+    verb: Verb,
+    context: UseContext,
 }
 
 impl Policies {
@@ -41,7 +60,8 @@ impl Policies {
         self.domain = if text.trim().is_empty() {
             None
         } else {
-            Some(Arc::new(PolicySet::parse(&text)?))
+            let hash = ArtifactId::of(text.as_bytes());
+            Some((hash, Arc::new(PolicySet::parse(&text)?)))
         };
         self.domain_text = text;
         Ok(())
@@ -62,13 +82,9 @@ impl Policies {
             what: descriptor.entity.clone(),
             context: context.clone(),
         };
-        let facts = ResourceFacts::of(descriptor);
-        let domain = self
-            .domain
-            .as_ref()
-            .map(|domain| domain.answer(&question, &facts));
+        let domain = self.domain_answer(&question, descriptor);
         let owner = match &descriptor.body {
-            Body::Dataset(body) => self.owner_answer(&body.policy, &question, &facts),
+            Body::Dataset(body) => self.owner_answer(&body.policy, &question, descriptor),
             _ => PolicyAnswer {
                 allowed: true,
                 determining: Vec::new(),
@@ -78,7 +94,44 @@ impl Policies {
         combine(owner, domain)
     }
 
-    fn owner_answer(&mut self, text: &str, question: &PolicyQuestion, facts: &ResourceFacts) -> PolicyAnswer {
+    /// May this organisation query the model or call the agent? An organisation may use its own models; agents are
+    /// attached in order to be called. Beyond that the owner's policy (empty: none) or the domain's must permit; what
+    /// either forbids is forbidden.
+    pub(crate) fn may_query(
+        &mut self,
+        who: &OrganisationId,
+        descriptor: &Descriptor,
+        owner_text: &str,
+    ) -> PolicyAnswer {
+        let question = PolicyQuestion {
+            who: who.clone(),
+            verb: Verb::Query,
+            what: descriptor.entity.clone(),
+            context: no_circumstances(),
+        };
+        let domain = self.domain_answer(&question, descriptor);
+        let owner = (!owner_text.is_empty()).then(|| self.owner_answer(owner_text, &question, descriptor));
+        let by_default =
+            *who == descriptor.entity.organisation || descriptor.entity.kind == EntityKind::Agent;
+        permit_by_either(owner, domain, by_default)
+    }
+
+    /// Whether a policy has a say in queries of this model or agent, beyond the defaults.
+    pub(crate) fn decides_queries(&self, owner_text: &str) -> bool {
+        self.domain.is_some() || !owner_text.is_empty()
+    }
+
+    fn domain_answer(&mut self, question: &PolicyQuestion, descriptor: &Descriptor) -> Option<PolicyAnswer> {
+        let (text, domain) = self.domain.clone()?;
+        Some(self.remembered(text, &domain, question, descriptor))
+    }
+
+    fn owner_answer(
+        &mut self,
+        text: &str,
+        question: &PolicyQuestion,
+        descriptor: &Descriptor,
+    ) -> PolicyAnswer {
         let hash = ArtifactId::of(text.as_bytes());
         if self.parsed.len() >= PARSED_MAX && !self.parsed.contains_key(&hash) {
             self.parsed.clear();
@@ -87,8 +140,8 @@ impl Policies {
             .parsed
             .entry(hash)
             .or_insert_with(|| PolicySet::parse(text).ok().map(Arc::new));
-        match parsed {
-            Some(policies) => policies.answer(question, facts),
+        match parsed.clone() {
+            Some(policies) => self.remembered(hash, &policies, question, descriptor),
             None => PolicyAnswer {
                 allowed: false,
                 determining: Vec::new(),
@@ -97,30 +150,69 @@ impl Policies {
         }
     }
 
+    /// The answer of a text, evaluated once for all entities where it does not matter which one is asked about.
+    fn remembered(
+        &mut self,
+        text: ArtifactId,
+        policies: &PolicySet,
+        question: &PolicyQuestion,
+        descriptor: &Descriptor,
+    ) -> PolicyAnswer {
+        if policies.resource_matters() {
+            return policies.answer(question, &ResourceFacts::of(descriptor));
+        }
+        let asked = Asked {
+            text,
+            who: question.who.clone(),
+            verb: question.verb,
+            context: question.context.clone(),
+        };
+        if let Some(answer) = self.answers.get(&asked) {
+            return answer.clone();
+        }
+        if self.answers.len() >= ANSWERS_MAX {
+            self.answers.clear();
+        }
+        let answer = policies.answer(question, &ResourceFacts::of(descriptor));
+        self.answers.insert(asked, answer.clone());
+        answer
+    }
+
     /// May this organisation see that the entity exists? Its own always; another's unless a policy forbids it: whoever
     /// publishes a descriptor wants it found, so silence does not hide it.
     pub(crate) fn may_discover(&mut self, who: &Who, descriptor: &Descriptor) -> bool {
         if who.is_admin || who.organisation == descriptor.entity.organisation {
             return true;
         }
-        let context = UseContext {
-            purpose: String::new(),
-            algorithm: String::new(),
-            protections: Vec::new(),
-            cohort: 0,
-            jurisdiction: String::new(),
-            recipients: Vec::new(),
-        };
+        let context = no_circumstances();
         !forbids(&self.permit(&who.organisation, Verb::Discover, descriptor, &context))
+    }
+}
+
+/// The circumstances of what is not training: none.
+fn no_circumstances() -> UseContext {
+    UseContext {
+        purpose: String::new(),
+        algorithm: String::new(),
+        protections: Vec::new(),
+        cohort: 0,
+        jurisdiction: String::new(),
+        recipients: Vec::new(),
     }
 }
 
 impl Core {
     pub(super) fn can(&mut self, who: &Who, question: &PolicyQuestion) -> Result<Answer, Rejection> {
         let descriptor = self.visible(who, &question.what)?;
-        let answer = self
-            .policies
-            .permit(&question.who, question.verb, &descriptor, &question.context);
+        let is_queried = matches!(question.what.kind, EntityKind::Model | EntityKind::Agent);
+        let answer = if question.verb == Verb::Query && is_queried {
+            // What gateways are told: a query declares no circumstances.
+            let text = self.models.newest_policy(&question.what);
+            self.policies.may_query(&question.who, &descriptor, &text)
+        } else {
+            self.policies
+                .permit(&question.who, question.verb, &descriptor, &question.context)
+        };
         Ok(Answer::Policy(answer))
     }
 
@@ -157,6 +249,8 @@ impl Core {
             ..Decision::default()
         };
         turn.decide(decision, vec![self.config.operator.clone()]);
+        // Who may query is pushed to the gateways.
+        self.snapshot.changed();
         self.state_changed(turn);
         Ok(Answer::Done {})
     }

@@ -4,6 +4,7 @@
 use crate::{
     core::{
         Core, CoreConfig, CycleRecord, JobEntry,
+        access::AccessTable,
         deployments::{Deployments, Entry},
         jobs::{Jobs, sites_from, summary},
         models::{ModelRecord, Models},
@@ -104,6 +105,7 @@ impl Core {
             keys: BTreeMap::new(),
             nodes: Nodes::default(),
             policies: Policies::default(),
+            access: AccessTable::default(),
             topology: Topology::default(),
             plans: Plans::default(),
             jobs: Jobs::default(),

@@ -2,6 +2,7 @@
 
 use crate::core::{
     Core, Turn,
+    access::model_entity,
     event::{Effect, Timer},
 };
 use daitn_messages::{
@@ -52,6 +53,7 @@ impl Core {
             // Rises also over a restart of the center: time is ahead of the number of changes.
             self.snapshot.version = turn.now.0.max(self.snapshot.version + 1);
             self.snapshot.telemetry_waits = false;
+            self.refresh_access();
             turn.effect(Effect::PublishSnapshot);
         }
     }
@@ -106,6 +108,10 @@ impl Core {
                     organisation: deployment.organisation.clone(),
                     spec: model.body.spec.clone(),
                     weights: model.body.weights,
+                    access: self.access.of(
+                        &model_entity(&deployment.organisation, &deployment.model),
+                        u64::from(deployment.model.version),
+                    ),
                     replicas: Vec::new(),
                 });
             entry.replicas.extend(replicas);
@@ -140,6 +146,7 @@ impl Core {
                     card: body.card.clone(),
                     streaming: body.streaming,
                     node: node.record.node,
+                    access: self.access.of(entity, descriptor.version),
                 })
             })
             .collect()

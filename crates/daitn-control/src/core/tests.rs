@@ -2,20 +2,20 @@
 
 use crate::{
     Entropy, Timing,
-    core::{ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId, orders::Process},
+    core::{ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId, Timer, orders::Process},
 };
 use daitn_messages::{
     control::{Enrolment, Hello, JoinToken, NodeMessage},
     descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
     ids::{ArtifactId, EntityId, EntityKind, JobId, NodeId},
-    job::{JobPhase, JobView},
-    learning::{Architecture, LocalTraining, Metric, Task},
+    job::{JobEvent, JobPhase, JobView, Waiting},
+    learning::{Architecture, Evaluation, LocalTraining, Metric, Task},
     operation::{Answer, NewToken, Operation, Principal},
     plan::Verdict,
-    receipt::{Outcome, Receipt},
+    receipt::{Outcome, Receipt, TrainingDone, VerificationReport},
     rejection::{Code, Rejection},
     request::{DataFilter, PlanKind, Sla, TrainingParameters, TrainingRequest, Verification},
-    session::Peer,
+    session::{ArtifactRef, Peer},
     signed::{NodeKey, Signed},
     units::UnixMillis,
 };
@@ -29,6 +29,7 @@ struct Fixture {
     admin: Principal,
     keys: BTreeMap<NodeId, NodeKey>,
     next: u64,
+    now: UnixMillis,
 }
 
 impl Fixture {
@@ -57,6 +58,7 @@ impl Fixture {
             admin,
             keys: BTreeMap::new(),
             next: 0,
+            now: NOW,
         };
         let entities = [
             "dataset:a/d",
@@ -72,7 +74,7 @@ impl Fixture {
     }
 
     fn handle(&mut self, event: Event) -> Vec<Effect> {
-        self.core.handle(event, NOW, &mut self.entropy).effects
+        self.core.handle(event, self.now, &mut self.entropy).effects
     }
 
     fn call(&mut self, operation: Operation) -> Result<Answer, Rejection> {
@@ -149,7 +151,11 @@ impl Fixture {
     }
 
     fn train(&mut self, model: &str) -> JobView {
-        let Ok(Answer::Verdict(verdict)) = self.call(Operation::Plan(Box::new(request(model)))) else {
+        self.train_as(request(model))
+    }
+
+    fn train_as(&mut self, request: TrainingRequest) -> JobView {
+        let Ok(Answer::Verdict(verdict)) = self.call(Operation::Plan(Box::new(request))) else {
             panic!()
         };
         let Verdict::Feasible { plan } = *verdict else {
@@ -178,6 +184,61 @@ const AMONG_FIVE: &str = r#"permit (principal, action, resource);
     @id("cohort-too-small") forbid (principal, action == Action::"train", resource) unless { context.cohort >= 5 };"#;
 
 impl Fixture {
+    /// A node, by the number that it joined with, loses its connection.
+    fn leave(&mut self, number: u8) -> Vec<JobEvent> {
+        let event = Event::Gone {
+            node: NodeKey::from_bytes(&[number; 32]).id(),
+            connection: ConnectionId(u64::from(number)),
+        };
+        self.told(event)
+    }
+
+    /// It connects again.
+    fn come_back(&mut self, number: u8) -> Vec<JobEvent> {
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            build: "test".to_owned(),
+            now: self.now,
+            addresses: Vec::new(),
+            enrolment: None,
+        };
+        let event = Event::Hello {
+            request: RequestId(902),
+            node: NodeKey::from_bytes(&[number; 32]).id(),
+            connection: ConnectionId(u64::from(number)),
+            hello: Box::new(hello),
+        };
+        self.told(event)
+    }
+
+    /// What watchers of jobs hear of an event.
+    fn told(&mut self, event: Event) -> Vec<JobEvent> {
+        let told = |effect| match effect {
+            Effect::JobEvent { event, .. } => Some(*event),
+            _ => None,
+        };
+        self.handle(event).into_iter().filter_map(told).collect()
+    }
+
+    fn all_accept(&mut self, job: &JobId) {
+        for dataset in ["dataset:a/d", "dataset:b/d"] {
+            self.answer(job, dataset, Outcome::Accepted { policies: Vec::new() });
+        }
+        assert_eq!(self.job(job).phase, JobPhase::Training);
+    }
+
+    /// All cycles are done: the job is verified now.
+    fn trained(&mut self, job: &JobId) {
+        self.all_accept(job);
+        let done = TrainingDone {
+            cycles: 2,
+            weights: WEIGHTS,
+        };
+        self.answer(job, "aggregator:a/agg", Outcome::TrainingDone(done));
+        assert_eq!(self.job(job).phase, JobPhase::Verifying);
+    }
+
     /// Answers a site's order as its node would.
     fn answer(&mut self, job: &JobId, dataset: &str, outcome: Outcome) {
         let entity: EntityId = dataset.parse().unwrap();
@@ -202,6 +263,27 @@ impl Fixture {
             message: NodeMessage::Report(Signed::seal(&receipt, &key)),
         });
     }
+}
+
+const WEIGHTS: ArtifactRef = ArtifactRef {
+    id: ArtifactId([9; 32]),
+    bytes: 100,
+};
+
+/// A unit's report that an accuracy of so much was found, where a half is asked for.
+fn found(accuracy: f64) -> Outcome {
+    Outcome::Verified(Box::new(VerificationReport {
+        weights: WEIGHTS.id,
+        evaluation: Evaluation {
+            n_examples: 100,
+            loss: 0.1,
+            metrics: vec![(Metric::Accuracy, accuracy)],
+            confusion: Vec::new(),
+        },
+        metric: Metric::Accuracy,
+        target: 0.5,
+        reached: accuracy >= 0.5,
+    }))
 }
 
 fn task() -> Task {
@@ -407,4 +489,126 @@ fn a_job_does_not_go_on_with_fewer_sites_than_an_owner_agreed_to() {
         .iter()
         .find(|out| out.entity.organisation.as_str() == "e");
     assert_eq!(excluded.unwrap().policies, ["cohort-too-small"]);
+}
+
+/// The aggregator of the fixture.
+const AGGREGATOR: u8 = 3;
+/// Its verification unit.
+const UNIT: u8 = 4;
+
+fn waits(events: &[JobEvent]) -> Vec<Option<Waiting>> {
+    let waits = events.iter().filter_map(|event| match event {
+        JobEvent::Waiting { waiting } => Some(waiting.clone()),
+        _ => None,
+    });
+    waits.collect()
+}
+
+#[test]
+fn a_job_says_at_once_that_its_only_aggregator_is_away() {
+    let mut fixture = Fixture::new();
+    let job = fixture.train("fine").id;
+    fixture.all_accept(&job);
+    assert_eq!(fixture.job(&job).waiting, None);
+    let told = waits(&fixture.leave(AGGREGATOR));
+    let [Some(waiting)] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert!(waiting.reason.contains("aggregator:a/agg"), "{waiting:?}");
+    let lost_max_ms = Timing::default().conductor_lost_max_ms;
+    assert_eq!((waiting.since, waiting.until), (NOW, Some(NOW.plus(lost_max_ms))));
+    assert_eq!(fixture.job(&job).waiting.as_ref(), Some(waiting));
+
+    // Before its silence would count as another reason to replace it.
+    fixture.now = NOW.plus(60_000);
+    assert_eq!(waits(&fixture.come_back(AGGREGATOR)), [None]);
+    assert_eq!(fixture.job(&job).waiting, None);
+
+    fixture.leave(AGGREGATOR);
+    fixture.now = fixture.now.plus(lost_max_ms);
+    fixture.handle(Event::Timer(Timer::Job(job.clone())));
+    let view = fixture.job(&job);
+    assert_eq!((view.phase, view.waiting), (JobPhase::Failed, None));
+    let cause = view.cause.unwrap();
+    assert_eq!(cause.code, Code::NodeLost);
+    assert!(cause.message.contains("aggregator:a/agg"), "{cause}");
+}
+
+/// A job for one unit of two that could judge; the other one, if it is there, joined with this number.
+fn judged_by_one(fixture: &mut Fixture, other: Option<u8>) -> JobId {
+    if let Some(number) = other {
+        fixture.join(number, &"verifier:b/w".parse().unwrap());
+    }
+    let mut wanted = request("fine");
+    wanted.verification.units = Some(1);
+    let job = fixture.train_as(wanted).id;
+    assert_eq!(
+        fixture.job(&job).plan.verifiers[0].entity.to_string(),
+        "verifier:a/v"
+    );
+    fixture.trained(&job);
+    job
+}
+
+#[test]
+fn a_unit_that_is_lost_is_replaced_by_another() {
+    let mut fixture = Fixture::new();
+    let job = judged_by_one(&mut fixture, Some(30));
+    let told = waits(&fixture.leave(UNIT));
+    assert!(
+        matches!(told.as_slice(), [Some(waiting)] if waiting.reason.contains("verifier:a/v")),
+        "{told:?}"
+    );
+    fixture.now = fixture.now.plus(Timing::default().verifying_ms + 1_000);
+    fixture.handle(Event::Timer(Timer::Job(job.clone())));
+    assert_eq!(fixture.job(&job).phase, JobPhase::Verifying);
+    fixture.answer(&job, "verifier:b/w", found(0.9));
+    let view = fixture.job(&job);
+    assert_eq!((view.phase, view.reports.len()), (JobPhase::Succeeded, 1));
+}
+
+#[test]
+fn without_another_unit_the_loss_of_one_ends_the_job_with_its_cause() {
+    let mut fixture = Fixture::new();
+    let job = judged_by_one(&mut fixture, None);
+    fixture.leave(UNIT);
+    fixture.now = fixture.now.plus(Timing::default().verifying_ms + 1_000);
+    fixture.handle(Event::Timer(Timer::Job(job.clone())));
+    let view = fixture.job(&job);
+    assert_eq!(view.phase, JobPhase::NotVerified);
+    assert!(view.cause.unwrap().message.contains("no report within"));
+}
+
+#[test]
+fn a_unit_that_found_the_target_missed_is_not_replaced() {
+    let mut fixture = Fixture::new();
+    let job = judged_by_one(&mut fixture, Some(30));
+    fixture.answer(&job, "verifier:a/v", found(0.1));
+    assert_eq!(fixture.job(&job).phase, JobPhase::NotVerified);
+}
+
+#[test]
+fn what_has_ended_cannot_be_stopped() {
+    let mut fixture = Fixture::new();
+    let job = fixture.train("fine").id;
+    fixture.call(Operation::StopJob(job.clone())).unwrap();
+    let refusal = fixture.call(Operation::StopJob(job)).unwrap_err();
+    assert_eq!(refusal.code, Code::Conflict);
+    assert!(refusal.message.contains("was stopped already"), "{refusal}");
+}
+
+#[test]
+fn what_a_job_promises_is_known_and_is_what_it_does() {
+    let mut fixture = Fixture::new();
+    let mut promised = request("fine");
+    promised.protections = vec!["norm-clip".to_owned()];
+    let mut plan = |request: &TrainingRequest| fixture.call(Operation::Plan(Box::new(request.clone())));
+    let refusal = plan(&promised).unwrap_err();
+    assert_eq!(refusal.code, Code::Malformed);
+    assert!(refusal.message.contains("training.norm_clip"), "{refusal}");
+    promised.training.norm_clip = Some(3.0);
+    plan(&promised).unwrap();
+    promised.protections.push("magic".to_owned());
+    let refusal = plan(&promised).unwrap_err();
+    assert!(refusal.message.contains("`magic`"), "{refusal}");
 }

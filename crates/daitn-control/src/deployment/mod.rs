@@ -10,7 +10,7 @@ use crate::{
 };
 use daitn_messages::{
     ids::{DeploymentId, EntityId, JobId, NodeId, OrderId, OrganisationId},
-    job::{Candidate, DeploymentPhase, DeploymentView},
+    job::{Candidate, DeploymentPhase, DeploymentView, Waiting},
     learning::{ModelSpec, ModelVersion},
     order::{Instruction, ServeOrder},
     plan::Placement,
@@ -20,6 +20,9 @@ use daitn_messages::{
     units::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
+
+/// Hosts that a shortage names with what they answered.
+const REFUSALS_TOLD_MAX: usize = 3;
 
 /// A deployment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub(crate) struct Deployment {
     pub(crate) hosts: Vec<Host>,
     /// Hosts that could not serve, until when they are not asked again, and why.
     pub(crate) refused: Vec<(EntityId, UnixMillis, Rejection)>,
+    /// Since when there are fewer hosts than replicas that were asked for.
+    #[serde(default)]
+    pub(crate) short_since: Option<UnixMillis>,
     pub(crate) cause: Option<Rejection>,
 }
 
@@ -113,6 +119,51 @@ impl Deployment {
             replicas: self.replicas,
             hosts: self.hosts.iter().map(host).collect(),
             cause: self.cause.clone(),
+            waiting: self.waiting(),
+        }
+    }
+
+    /// What the deployment waits for: hosts that fit, where too few are there.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        let since = self.short_since.filter(|_| !self.has_ended())?;
+        let placing = self.phase == DeploymentPhase::Placing;
+        let then = if placing {
+            "; then it serves with those that are ready, or fails if none is"
+        } else {
+            ""
+        };
+        Some(Waiting {
+            reason: format!("{}{then}", self.shortage()),
+            since,
+            until: placing.then_some(self.deadline),
+        })
+    }
+
+    fn shortage(&self) -> String {
+        let mut text = format!(
+            "{} of {} replicas are placed, and no other connected host fits the model",
+            self.hosts.len(),
+            self.replicas
+        );
+        let refused = self.refused.iter().take(REFUSALS_TOLD_MAX);
+        for (entity, _, why) in refused {
+            text.push_str(&format!("; {entity}: {why}"));
+        }
+        text
+    }
+
+    /// Notes that hosts are missing, and writes down once what is waited for.
+    fn note_shortage(&mut self, step: &mut Step<'_>) {
+        if self.hosts.len() >= self.replicas as usize {
+            self.short_since = None;
+        } else if self.short_since.is_none() {
+            self.short_since = Some(step.now);
+            step.out.push(Output::Decide(Decision {
+                kind: "placement",
+                subject: self.id.to_string(),
+                outcome: format!("waits for hosts: {}", self.shortage()),
+                ..Decision::default()
+            }));
         }
     }
 
@@ -136,6 +187,7 @@ impl Deployment {
         }
         self.drop_lost(step);
         self.fill(step);
+        self.note_shortage(step);
         self.conclude(step);
     }
 

@@ -1,7 +1,7 @@
 //! Training: appointing a conductor, taking its reports, replacing it when it is lost.
 
 use crate::{
-    core::{CycleRecord, Decision, OrderDraft, OrderKind},
+    core::{CycleRecord, Decision, Nodes, OrderDraft, OrderKind},
     job::{Conductor, Job, Output, Point, Site, Step},
     limits::{HOLDERS_MAX, ORDER_VALID_MS, Timing},
 };
@@ -35,7 +35,11 @@ impl Job {
         let others = std::iter::once(&step.plan.aggregator).chain(&step.plan.aggregator_spares);
         let spares = others.filter(|p| p.node != placement.node && !step.nodes.is_revoked(p.node));
         let spares: Vec<Peer> = spares.map(|p| step.nodes.peer(p.node)).collect();
-        let mut readers: Vec<NodeId> = step.plan.verifiers.iter().map(|p| p.node).collect();
+        if self.units.is_empty() {
+            self.spare_units = (step.spare_units)();
+        }
+        let units = step.plan.verifiers.iter().chain(&self.spare_units);
+        let mut readers: Vec<NodeId> = units.map(|p| p.node).collect();
         readers.extend(step.readers());
         readers.sort_unstable();
         readers.dedup();
@@ -217,9 +221,11 @@ impl Job {
             cycle: report.cycle,
             loss: report.loss,
             n_sites: u32::try_from(report.contributions.len()).unwrap_or(u32::MAX),
-            n_examples: contributions
-                .iter()
-                .fold(0, |sum, c| c.examples.saturating_add(sum)),
+            n_examples: to_tens(
+                contributions
+                    .iter()
+                    .fold(0, |sum, c| c.examples.saturating_add(sum)),
+            ),
             cycle_ms: report.cycle_ms,
             train_ms: report.train_ms,
             bytes: report.bytes,
@@ -365,13 +371,18 @@ impl Job {
         }
     }
 
+    /// Whether somebody else could conduct in place of the conductor.
+    pub(super) fn has_successor(&self, plan: &Plan, nodes: &Nodes) -> bool {
+        let current = self.conductor.as_ref().map(|conductor| conductor.placement.node);
+        let out = |p: &Placement| self.conductors_out.iter().any(|(o, _)| *o == p.entity);
+        let mut others = std::iter::once(&plan.aggregator).chain(&plan.aggregator_spares);
+        others.any(|p| {
+            Some(p.node) != current && nodes.is_online(p.node) && !nodes.is_revoked(p.node) && !out(p)
+        })
+    }
+
     /// When the conductor must be looked at again.
-    pub(super) fn conductor_wake(
-        &self,
-        plan: &Plan,
-        nodes: &crate::core::Nodes,
-        timing: &Timing,
-    ) -> Option<UnixMillis> {
+    pub(super) fn conductor_wake(&self, plan: &Plan, nodes: &Nodes, timing: &Timing) -> Option<UnixMillis> {
         let conductor = self.conductor.as_ref()?;
         let matters =
             self.phase == JobPhase::Training || (self.phase == JobPhase::Verifying && self.needs_conductor());
@@ -380,11 +391,7 @@ impl Job {
         }
         match nodes.offline_since(conductor.placement.node) {
             Some(since) => {
-                let others = std::iter::once(&plan.aggregator).chain(&plan.aggregator_spares);
-                let mut others = others.filter(|p| p.node != conductor.placement.node);
-                let out = |p: &Placement| self.conductors_out.iter().any(|(o, _)| *o == p.entity);
-                let grace = if others.any(|p| nodes.is_online(p.node) && !nodes.is_revoked(p.node) && !out(p))
-                {
+                let grace = if self.has_successor(plan, nodes) {
                     timing.conductor_lost_ms
                 } else {
                     timing.conductor_lost_max_ms
@@ -397,6 +404,11 @@ impl Job {
             None => None,
         }
     }
+}
+
+/// As descriptors tell counts.
+fn to_tens(n: u64) -> u64 {
+    n.saturating_add(5) / 10 * 10
 }
 
 /// A connected conductor that works reports at the latest after this time: three rounds that ran to their deadline.

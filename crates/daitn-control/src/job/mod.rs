@@ -18,6 +18,7 @@ mod prepare;
 mod settle;
 mod sites;
 mod verify;
+mod waiting;
 
 pub(crate) use sites::{Answer, Site, Sites};
 
@@ -74,8 +75,11 @@ pub(crate) struct Job {
     pub(crate) conductors_out: Vec<(EntityId, Rejection)>,
     pub(crate) resume: Option<Point>,
     pub(crate) weights: Option<ArtifactRef>,
-    /// In the order of the plan's verifiers.
+    /// In the order of the plan's verifiers, then those that took another's place.
     pub(crate) units: Vec<Unit>,
+    /// Units that may take the place of one that is lost: the conductor lets them fetch the weights.
+    #[serde(default)]
+    pub(crate) spare_units: Vec<Placement>,
     /// Until when units, or hosts, must have answered.
     pub(crate) deadline: Option<UnixMillis>,
     pub(crate) model: Option<ModelVersion>,
@@ -116,6 +120,9 @@ pub(crate) struct Unit {
     pub(crate) order: Option<OrderId>,
     pub(crate) attempts: u32,
     pub(crate) finding: Finding,
+    /// Another one was asked in its place.
+    #[serde(default)]
+    pub(crate) replaced: bool,
 }
 
 /// What a unit said.
@@ -193,6 +200,8 @@ pub(crate) struct Step<'a> {
     pub(crate) plan_hash: ArtifactId,
     pub(crate) nodes: &'a Nodes,
     pub(crate) cycles: &'a BTreeMap<u32, CycleRecord>,
+    /// Units that could judge besides the plan's, best first.
+    pub(crate) spare_units: &'a dyn Fn() -> Vec<Placement>,
     pub(crate) entropy: &'a mut Entropy,
     pub(crate) out: Vec<Output>,
 }
@@ -240,6 +249,7 @@ impl Job {
             resume: None,
             weights: None,
             units: Vec::new(),
+            spare_units: Vec::new(),
             deadline: None,
             model: None,
             deployment: None,

@@ -10,6 +10,7 @@ use daitn_messages::{
     job::{Candidate, JobEvent, JobPhase},
     learning::Metric,
     order::{Instruction, VerifyOrder},
+    plan::Placement,
     receipt::{Outcome, Receipt, VerificationReport},
     rejection::{Code, Rejection},
     request::Verification,
@@ -20,26 +21,31 @@ impl Job {
     pub(super) fn verify(&mut self, step: &mut Step<'_>) {
         let Some(weights) = self.weights else { return };
         if self.units.is_empty() {
-            let unit = |placement: &daitn_messages::plan::Placement| Unit {
+            let unit = |placement: &Placement| Unit {
                 placement: placement.clone(),
                 order: None,
                 attempts: 0,
                 finding: Finding::Waiting,
+                replaced: false,
             };
             self.units = step.plan.verifiers.iter().map(unit).collect();
         }
         self.enter(JobPhase::Verifying, step);
-        let wait = step
-            .timing
-            .verifying_ms
-            .saturating_add(Timing::transfer_ms(weights.bytes));
-        self.deadline = Some(step.now.plus(wait));
+        self.await_reports(weights.bytes, step);
         for place in 0..self.units.len() {
             if !matches!(self.units[place].finding, Finding::Reported { .. }) {
                 self.ask_unit(place, step);
             }
         }
         self.judge(step);
+    }
+
+    fn await_reports(&mut self, weights_bytes: u64, step: &Step<'_>) {
+        let wait = step
+            .timing
+            .verifying_ms
+            .saturating_add(Timing::transfer_ms(weights_bytes));
+        self.deadline = Some(step.now.plus(wait));
     }
 
     fn ask_unit(&mut self, place: usize, step: &mut Step<'_>) {
@@ -173,10 +179,56 @@ impl Job {
         if self.n_reached() >= required {
             self.decide_verification(true, step);
             self.register(step);
-        } else if self.n_reached() + self.n_waiting() < required {
+        } else if self.n_reached() + self.n_waiting() < required && !self.replace_units(required, step) {
             let cause = self.decide_verification(false, step);
             self.end(JobPhase::NotVerified, Some(cause), step);
         }
+    }
+
+    /// Asks other units in the place of those that did not report, if enough are there to reach the number that must
+    /// agree. One that has reported is never replaced: nobody shops for a better finding.
+    fn replace_units(&mut self, required: usize, step: &mut Step<'_>) -> bool {
+        let Some(weights) = self.weights else { return false };
+        let n_missing = required.saturating_sub(self.n_reached() + self.n_waiting());
+        let silent: Vec<usize> = (0..self.units.len())
+            .filter(|place| {
+                let unit = &self.units[*place];
+                matches!(unit.finding, Finding::Refused(_)) && !unit.replaced
+            })
+            .collect();
+        let is_new = |p: &&Placement| self.units.iter().all(|unit| unit.placement.entity != p.entity);
+        let is_there = |p: &&Placement| step.nodes.get(p.node).is_some_and(|node| node.is_available());
+        let spares = self.spare_units.iter().filter(is_new).filter(is_there);
+        let spares: Vec<Placement> = spares.take(n_missing).cloned().collect();
+        if spares.len() < n_missing || silent.len() < n_missing {
+            return false;
+        }
+        let mut candidates = Vec::new();
+        for (place, placement) in silent.into_iter().zip(spares) {
+            let lost = &mut self.units[place];
+            lost.replaced = true;
+            if let Finding::Refused(rejection) = &lost.finding {
+                candidates.push(candidate(&lost.placement, false, rejection.to_string()));
+            }
+            candidates.push(candidate(&placement, true, "fits and is connected".to_owned()));
+            self.units.push(Unit {
+                placement,
+                order: None,
+                attempts: 0,
+                finding: Finding::Waiting,
+                replaced: false,
+            });
+            self.ask_unit(self.units.len() - 1, step);
+        }
+        self.await_reports(weights.bytes, step);
+        step.out.push(Output::Decide(Decision {
+            kind: "verification",
+            subject: self.id.to_string(),
+            outcome: format!("{n_missing} other units are asked in the place of those that did not report"),
+            candidates,
+            ..Decision::default()
+        }));
+        true
     }
 
     fn decide_verification(&self, verified: bool, step: &mut Step<'_>) -> Rejection {
@@ -218,6 +270,15 @@ impl Job {
             prediction: None,
         }));
         cause
+    }
+}
+
+fn candidate(placement: &Placement, chosen: bool, reason: String) -> Candidate {
+    Candidate {
+        name: placement.entity.to_string(),
+        chosen,
+        reason,
+        policies: Vec::new(),
     }
 }
 

@@ -133,6 +133,7 @@ impl World {
             },
             deployment: (self.scenario.replicas > 0).then_some(Deployment {
                 replicas: self.scenario.replicas,
+                policy: String::new(),
             }),
         }
     }

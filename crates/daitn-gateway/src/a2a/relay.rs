@@ -113,7 +113,7 @@ async fn answer(
     body: Body,
 ) -> Result<Response, Failure> {
     let caller = gateway.caller(headers, Scope::Query)?;
-    let agent = gateway.agent(path)?;
+    let agent = gateway.agent(&caller, path)?;
     let body = gateway
         .body(headers, body, gateway.limits().agent_bytes_max)
         .await?;

@@ -42,7 +42,7 @@ pub(super) async fn infer(
     body: Body,
 ) -> OipOutcome {
     let caller = gateway.caller(&headers, Scope::Query)?;
-    let served = served(&gateway.view.load(), model)?;
+    let served = served(&gateway.view.load(), &caller, model)?;
     answer(&gateway, &caller, served, &headers, body).await
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn infer_version(
     body: Body,
 ) -> OipOutcome {
     let caller = gateway.caller(&headers, Scope::Query)?;
-    let served = served_version(&gateway.view.load(), path)?;
+    let served = served_version(&gateway.view.load(), &caller, path)?;
     answer(&gateway, &caller, served, &headers, body).await
 }
 

@@ -76,7 +76,11 @@ impl Position {
                 unit: unit.clone(),
                 report: Box::new(report.clone()),
             });
-        cycles.chain(left_out).chain(reports).collect()
+        // What it waits for is a state and not a list: whoever comes again is told anew.
+        let waiting = job.waiting.clone().map(|waiting| JobEvent::Waiting {
+            waiting: Some(waiting),
+        });
+        cycles.chain(left_out).chain(reports).chain(waiting).collect()
     }
 
     fn advance(&mut self, event: &JobEvent) {
@@ -87,6 +91,7 @@ impl Position {
             JobEvent::LeftOut { .. } => self.left_out += 1,
             JobEvent::Report { .. } => self.reports += 1,
             JobEvent::Conductor { epoch, .. } => self.epoch = *epoch,
+            JobEvent::Waiting { .. } => {}
         }
     }
 
@@ -143,6 +148,7 @@ fn kind(event: &JobEvent) -> &'static str {
         JobEvent::LeftOut { .. } => "left-out",
         JobEvent::Report { .. } => "report",
         JobEvent::Conductor { .. } => "conductor",
+        JobEvent::Waiting { .. } => "waiting",
     }
 }
 

@@ -208,7 +208,12 @@ fn view(
     let of_name = deployments
         .iter()
         .filter(|deployment| deployment.model.name == model.name);
+    // A version that becomes ready takes the others' place, so that of several with replicas the newest deployment's
+    // answers: ids sort by the time at which they were made.
+    let serves = |deployment: &&DeploymentView| deployment.hosts.iter().any(|(_, _, ready)| *ready);
+    let served = of_name.clone().filter(serves).max_by(|a, b| a.id.cmp(&b.id));
     Some(ModelView {
+        served: served.map(|deployment| deployment.model.version),
         deployments: of_name.cloned().collect(),
         model,
         descriptor,

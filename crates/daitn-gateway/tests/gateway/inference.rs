@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use daitn_gateway::GatewayLimits;
-use daitn_messages::{learning::Task, operation::Scope};
+use daitn_messages::{learning::Task, operation::Scope, policy::PolicyAnswer, snapshot::Access};
 use serde_json::{Value, json};
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -439,5 +439,45 @@ async fn a_key_has_its_own_share_of_the_gateway() {
     host.behave(Conduct::Answer);
     while infer(&lab, &query(&rows(1))).await.status() != 200 {
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_organisation_that_policy_does_not_permit_is_refused_and_told_by_which() {
+    let host = Host::start(1, 3, 2).await;
+    let lab = Lab::start().await;
+    let answer = |allowed: bool| PolicyAnswer {
+        allowed,
+        determining: vec!["domain:rule".to_owned()],
+        errors: Vec::new(),
+    };
+    let acme = || "acme".parse().unwrap();
+    let other = || "other".parse().unwrap();
+    for (others, named, status) in [
+        (false, vec![(acme(), answer(true)), (other(), answer(false))], 200),
+        (true, vec![(acme(), answer(false)), (other(), answer(true))], 403),
+        (false, vec![(other(), answer(true))], 403),
+    ] {
+        let mut model = served(1, spec(3, &CLASSES), &[&host]);
+        let determined = named
+            .iter()
+            .any(|(who, answer)| *who == acme() && !answer.allowed);
+        model.access = Access { others, named };
+        lab.publish(vec![model], Vec::new()).await;
+        let response = infer(&lab, &query(&rows(1))).await;
+        assert_eq!(response.status(), status);
+        let body: Value = response.json().await.unwrap();
+        if status == 403 {
+            let error = body["error"].as_str().unwrap();
+            assert!(error.starts_with("E0301"), "{error}");
+            assert_eq!(error.contains("domain:rule"), determined, "{error}");
+        }
+        let index = lab
+            .post("/v2/repository/index", Scope::Query)
+            .send()
+            .await
+            .unwrap();
+        let index: Value = index.json().await.unwrap();
+        assert_eq!(index.as_array().unwrap().len(), usize::from(status == 200));
     }
 }

@@ -12,7 +12,7 @@ use daitn_messages::{
     operation::{Answer, Operation, Principal, Scope},
     rejection::{Code, Rejection},
     session::{AgentCall, SessionReply, SessionRequest},
-    snapshot::{KeyEntry, Replica, RoutedAgent, ServedModel, Snapshot},
+    snapshot::{Access, KeyEntry, Replica, RoutedAgent, ServedModel, Snapshot},
     units::UnixMillis,
 };
 use futures_util::future::BoxFuture;
@@ -346,6 +346,7 @@ pub(crate) fn served(version: u32, spec: ModelSpec, hosts: &[&Host]) -> ServedMo
         organisation: "acme".parse::<OrganisationId>().unwrap(),
         spec,
         weights: ArtifactId([2; 32]),
+        access: Access::open(),
         replicas: hosts.iter().map(|host| host.replica.clone()).collect(),
     }
 }
@@ -408,6 +409,7 @@ impl AgentNode {
                 card: card.to_owned(),
                 streaming: true,
                 node: endpoint.node(),
+                access: Access::open(),
             },
             endpoint: endpoint.clone(),
             called: Arc::default(),

@@ -85,7 +85,7 @@ pub(crate) fn request() -> TrainingRequest {
             },
             quorum: None,
             round_deadline_ms: None,
-            norm_clip: None,
+            norm_clip: Some(3.0),
         },
         protections: vec!["norm-clip".to_owned()],
         sla: Sla::default(),
@@ -163,6 +163,7 @@ pub(crate) fn job(phase: JobPhase, n_cycles: u32) -> JobView {
         model: None,
         deployment: None,
         actual: Actual::default(),
+        waiting: None,
     }
 }
 
@@ -240,6 +241,7 @@ fn deployment() -> DeploymentView {
         replicas: 1,
         hosts: vec![("model-host:acme/host".parse().unwrap(), NODE, true)],
         cause: None,
+        waiting: None,
     }
 }
 

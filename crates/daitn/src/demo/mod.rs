@@ -485,7 +485,10 @@ fn request(digits: &Digits, purpose: &str, sites_min: usize) -> Result<TrainingR
             required: 2,
             units: None,
         },
-        deployment: Some(Deployment { replicas: 2 }),
+        deployment: Some(Deployment {
+            replicas: 2,
+            policy: String::new(),
+        }),
     };
     request.validate()?;
     Ok(request)

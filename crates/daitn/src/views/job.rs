@@ -117,6 +117,9 @@ fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
         ),
         ("Accepted", date_time(job.accepted_at)),
     ];
+    if let Some(waiting) = &job.waiting {
+        pairs.push(("Now", super::waiting_line(waiting)));
+    }
     if let Some(ended) = job.ended_at {
         pairs.push((
             "Ended",

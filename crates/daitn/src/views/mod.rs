@@ -13,8 +13,25 @@ pub(crate) use job::{Job, phase_word, phases, total_ms};
 pub(crate) use model::{Deployed, Model, Models};
 pub(crate) use verdict::Given;
 
-use crate::{output::Shown, paint::Paint, render::Table};
+use crate::{
+    output::Shown,
+    paint::Paint,
+    render::{Table, date_time},
+};
+use daitn_messages::job::Waiting;
 use serde::Serialize;
+
+/// What a process waits for, in one line.
+pub(crate) fn waiting_line(waiting: &Waiting) -> String {
+    let until = waiting
+        .until
+        .map_or_else(String::new, |until| format!(" until {}", date_time(until)));
+    format!(
+        "waits since {}{until}: {}",
+        date_time(waiting.since),
+        waiting.reason
+    )
+}
 
 /// A line of a list.
 pub(crate) trait Row: Serialize {

@@ -22,14 +22,18 @@ pub(crate) struct Models(pub(crate) Vec<ModelView>);
 
 impl Shown for Models {
     fn human(&self, paint: Paint, _wide: bool) -> String {
-        let columns = ["MODEL", "VERSION", "OWNER", "FOUND", "STATE", "READY"];
+        let columns = ["MODEL", "NEWEST", "SERVED", "OWNER", "FOUND", "STATE", "READY"];
         let mut table = Table::new(
             paint,
             &columns,
             "No models. One comes out of a job: daitn job init",
         );
         for view in &self.0 {
-            let served = view.deployments.iter().find(|d| is_up(d.phase));
+            // What is served now, or else what is being placed.
+            let up = || view.deployments.iter().filter(|d| is_up(d.phase));
+            let served = up()
+                .find(|d| Some(d.model.version) == view.served)
+                .or(up().next());
             let (state, ready) = served.map_or_else(
                 || (paint.dim("registered"), "–".to_owned()),
                 |d| (phase(paint, d.phase), format!("{}/{}", n_ready(d), d.replicas)),
@@ -37,6 +41,7 @@ impl Shown for Models {
             table.row([
                 paint.name(&view.model.name),
                 view.model.version.to_string(),
+                view.served.map_or_else(|| "–".to_owned(), |v| v.to_string()),
                 view.descriptor.organisation().to_string(),
                 body(view).map_or_else(String::new, found),
                 state,
@@ -128,6 +133,14 @@ impl Shown for Model {
                 paint.name(format!("{} version {}", view.model.name, view.model.version)),
             ),
             ("Owner", view.descriptor.organisation().to_string()),
+            (
+                "Served",
+                match view.served {
+                    Some(version) if version == view.model.version => "this version".to_owned(),
+                    Some(version) => format!("version {version} answers queries, not this one"),
+                    None => "no version".to_owned(),
+                },
+            ),
         ];
         let mut from = String::new();
         if let Some(body) = body(view) {
@@ -211,6 +224,9 @@ impl Shown for Deployed {
             ),
             ("On", hosts.join("\n")),
         ];
+        if let Some(waiting) = &d.waiting {
+            pairs.push(("Now", super::waiting_line(waiting)));
+        }
         if let Some(cause) = &d.cause {
             pairs.push(("Cause", cause.to_string()));
         }

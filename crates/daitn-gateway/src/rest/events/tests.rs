@@ -115,6 +115,7 @@ fn job(phase: JobPhase, n_cycles: u32, n_left_out: usize) -> JobView {
         model: None,
         deployment: None,
         actual: Actual::default(),
+        waiting: None,
     }
 }
 

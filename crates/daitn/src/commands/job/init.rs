@@ -185,6 +185,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
         },
         deployment: (result.replicas > 0).then_some(Deployment {
             replicas: result.replicas,
+            policy: String::new(),
         }),
     };
     request

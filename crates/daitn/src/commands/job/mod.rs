@@ -14,6 +14,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use daitn_messages::{
+    encoding::field_not_understood,
     ids::{JobId, PlanId},
     job::{JobSummary, JobView},
     operation::Operation,
@@ -135,11 +136,25 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
 /// Reads a request: JSON where the name says so, TOML otherwise.
 pub(crate) fn request(path: &Path) -> Result<TrainingRequest, Failure> {
     let text = read_text(path)?;
-    let request: TrainingRequest = if path.extension().is_some_and(|e| e == "json") {
-        serde_json::from_str(&text).map_err(|error| Failure::file(path, error))?
-    } else {
-        toml::from_str(&text).map_err(|error| Failure::file(path, error))?
-    };
+    let (request, given): (TrainingRequest, serde_json::Value) =
+        if path.extension().is_some_and(|e| e == "json") {
+            let broken = |error| Failure::file(path, error);
+            (
+                serde_json::from_str(&text).map_err(broken)?,
+                serde_json::from_str(&text).map_err(broken)?,
+            )
+        } else {
+            let broken = |error| Failure::file(path, error);
+            (
+                toml::from_str(&text).map_err(broken)?,
+                toml::from_str(&text).map_err(broken)?,
+            )
+        };
+    // A misspelt field must not be passed over: it would train something else than was meant.
+    let understood = serde_json::to_value(&request).map_err(|error| Failure::file(path, error))?;
+    if let Some(field) = field_not_understood(&given, &understood) {
+        return Err(Failure::file(path, format!("a request has no field `{field}`")));
+    }
     request.validate().map_err(|rejection| {
         let message = format!("{}: {}", path.display(), rejection.message);
         Failure::from(Rejection { message, ..rejection }).into_usage()

@@ -31,4 +31,5 @@ bench:
 
 # Fuzz one decoder for a minute (needs cargo-fuzz and a C++ compiler; on the stable toolchain without a sanitizer).
 fuzz target:
-    cd fuzz && cargo fuzz run --sanitizer none --features terminals {{target}} -- -max_total_time=60
+    python3 fuzz/dictionary.py > fuzz/names.dict
+    cd fuzz && cargo fuzz run --sanitizer none --features terminals {{target}} -- -max_total_time=60 -dict=names.dict

@@ -63,6 +63,8 @@ pub(crate) const TOKEN_VALID_MS_MAX: u64 = 90 * 24 * 60 * 60 * 1000;
 pub(crate) const KEYS_MAX: usize = 64 * 1024;
 /// Plans that wait to be applied; the oldest goes first.
 pub(crate) const PLANS_MAX: usize = 256;
+/// Plans that are being made at once: each holds a thread, and what has changed of the topology since it began.
+pub(crate) const PLANNING_MAX: usize = 8;
 /// Jobs that have not ended.
 pub(crate) const JOBS_ACTIVE_MAX: usize = 256;
 /// Ended jobs that stay in memory with all their cycles; older ones are read from the store.

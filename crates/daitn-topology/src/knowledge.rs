@@ -9,7 +9,7 @@ use crate::{
 };
 use daitn_messages::{
     descriptor::{Body, Descriptor},
-    ids::{EntityId, EntityKind, OrganisationId},
+    ids::{ArtifactId, EntityId, EntityKind, OrganisationId},
     learning::Task,
 };
 use std::{
@@ -35,6 +35,48 @@ pub(crate) struct Facts {
     pub(crate) jurisdiction: u32,
     pub(crate) shape: Option<u32>,
     pub(crate) records: u64,
+    /// Which text the owner's policy is; entries without one share a number.
+    pub(crate) policy: u32,
+}
+
+/// Texts of policies, numbered; a number is used again when nothing has the text any more.
+#[derive(Debug, Clone, Default)]
+struct PolicyTexts {
+    numbers: HashMap<ArtifactId, u32>,
+    /// By number: the text's hash and how many entries have it.
+    texts: Vec<(ArtifactId, usize)>,
+    free: Vec<u32>,
+}
+
+impl PolicyTexts {
+    fn add(&mut self, text: &str) -> u32 {
+        let hash = ArtifactId::of(text.as_bytes());
+        let number = *self.numbers.entry(hash).or_insert_with(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.texts.push((hash, 0));
+                numbers::index(self.texts.len() - 1)
+            })
+        });
+        let place = &mut self.texts[number as usize];
+        *place = (hash, place.1 + 1);
+        number
+    }
+
+    fn remove(&mut self, number: u32) {
+        let (hash, n_entries) = &mut self.texts[number as usize];
+        *n_entries -= 1;
+        if *n_entries == 0 {
+            self.numbers.remove(hash);
+            self.free.push(number);
+        }
+    }
+}
+
+fn policy_text(body: &Body) -> &str {
+    match body {
+        Body::Dataset(body) => &body.policy,
+        _ => "",
+    }
 }
 
 /// Texts that many entries share, numbered, each with its entries.
@@ -87,6 +129,7 @@ pub(crate) struct Knowledge {
     kinds: [Postings; EntityKind::ALL.len()],
     pub(crate) organisations: Names,
     pub(crate) jurisdictions: Names,
+    policies: PolicyTexts,
     /// Skill ids and tags of agents.
     pub(crate) skills: Names,
     pub(crate) shapes: Vec<Shape>,
@@ -196,6 +239,7 @@ impl Knowledge {
             jurisdiction: self.jurisdictions.add(&descriptor.jurisdiction, number),
             shape,
             records,
+            policy: self.policies.add(policy_text(&descriptor.body)),
         };
         self.by_id.insert(descriptor.entity.clone(), number);
         self.descriptors[number as usize] = Some(Arc::new(descriptor));
@@ -214,6 +258,7 @@ impl Knowledge {
         self.kinds[facts.kind as usize].remove(number);
         self.organisations.remove(facts.organisation, number);
         self.jurisdictions.remove(facts.jurisdiction, number);
+        self.policies.remove(facts.policy);
         for word in skill_words(&descriptor.body) {
             let skill = self.skills.number(word).expect("added with the entry");
             self.skills.remove(skill, number);
@@ -272,6 +317,11 @@ impl Knowledge {
             .filter(|shape| others.iter().all(|list| list.contains(*shape)))
             .filter(|shape| !self.shapes[*shape as usize].entries.is_empty())
             .collect()
+    }
+
+    /// How many numbers of policy texts there are.
+    pub(crate) fn n_policies(&self) -> usize {
+        self.policies.texts.len()
     }
 
     /// The numbers of these organisations, as a set; names that nobody has are left out.

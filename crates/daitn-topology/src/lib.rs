@@ -12,7 +12,7 @@ mod postings;
 mod knowledge;
 
 mod search;
-pub use search::{Found, Matches};
+pub use search::{Found, Matches, Sight};
 
 mod resources;
 

@@ -3,7 +3,8 @@
 
 use crate::{knowledge::Knowledge, postings::Bits};
 use daitn_messages::{
-    ids::{EntityId, EntityKind},
+    descriptor::Descriptor,
+    ids::{EntityId, EntityKind, OrganisationId},
     request::Search,
 };
 
@@ -29,7 +30,49 @@ pub struct Matches<'a> {
     set: Bits,
 }
 
+/// Whether an entity may be seen, and whether that holds for all of the same policy text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It holds for every entity with this policy text, and among those without one for every one.
+    OfPolicy(bool),
+    /// It holds for this one.
+    OfEntity(bool),
+}
+
 impl Matches<'_> {
+    /// Leaves what may be seen: all of the asker's own, and of others what `sight` lets through, which is asked once for
+    /// each policy text as far as it says that the text alone decides.
+    #[must_use]
+    pub fn seen_by(self, own: &OrganisationId, sight: &mut dyn FnMut(&Descriptor) -> Sight) -> Self {
+        let Self {
+            knowledge,
+            mut numbers,
+            ..
+        } = self;
+        let own = knowledge.organisations.number(own.as_str());
+        let mut of_policy: Vec<Option<bool>> = vec![None; knowledge.n_policies()];
+        numbers.retain(|number| {
+            let facts = knowledge.facts(*number);
+            if Some(facts.organisation) == own {
+                return true;
+            }
+            let known = &mut of_policy[facts.policy as usize];
+            if let Some(seen) = *known {
+                return seen;
+            }
+            match sight(knowledge.descriptor(*number)) {
+                Sight::OfPolicy(seen) => *known.insert(seen),
+                Sight::OfEntity(seen) => seen,
+            }
+        });
+        let set = Bits::of(numbers.iter().copied());
+        Self {
+            knowledge,
+            numbers,
+            set,
+        }
+    }
+
     /// How many match.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -16,12 +16,13 @@ use daitn_messages::{
 };
 use std::sync::Arc;
 
-/// What the control center knows of the network, ready to be asked.
+/// What the control center knows of the network, ready to be asked. A clone costs nothing and stays as it is: it shares
+/// each of the three parts until that part changes, so that a plan can be made apart from what goes on.
 #[derive(Debug, Clone, Default)]
 pub struct Topology {
-    pub(crate) knowledge: Knowledge,
-    pub(crate) resources: Resources,
-    pub(crate) reachability: Reachability,
+    pub(crate) knowledge: Arc<Knowledge>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) reachability: Arc<Reachability>,
     version: u64,
 }
 
@@ -32,7 +33,7 @@ impl Topology {
             .get(&descriptor.entity)
             .is_none_or(|known| known.version < descriptor.version);
         if newer {
-            self.knowledge.insert(descriptor);
+            Arc::make_mut(&mut self.knowledge).insert(descriptor);
             self.version += 1;
         }
         newer
@@ -40,20 +41,20 @@ impl Topology {
 
     /// Withdraws an entity with its telemetry. Says whether there was one.
     pub fn withdraw(&mut self, entity: &EntityId) -> bool {
-        self.resources.remove(entity);
-        let was_there = self.knowledge.remove(entity);
+        Arc::make_mut(&mut self.resources).remove(entity);
+        let was_there = Arc::make_mut(&mut self.knowledge).remove(entity);
         self.version += u64::from(was_there);
         was_there
     }
 
     /// Sets whether a node is connected and takes work. A node that was never set is offline.
     pub fn set_node(&mut self, node: NodeId, state: NodeState) {
-        self.reachability.set_node(node, state);
+        Arc::make_mut(&mut self.reachability).set_node(node, state);
     }
 
     /// Forgets a node and its links. Its entities are withdrawn one by one.
     pub fn remove_node(&mut self, node: NodeId) {
-        self.reachability.remove_node(node);
+        Arc::make_mut(&mut self.reachability).remove_node(node);
     }
 
     /// The state of a node, if it was ever set.
@@ -65,7 +66,7 @@ impl Topology {
     /// Takes dynamic properties in; of an entity that nobody described, or older than what is known, ignored. Says
     /// whether they were taken.
     pub fn telemetry(&mut self, telemetry: Telemetry) -> bool {
-        self.get(&telemetry.entity).is_some() && self.resources.insert(telemetry)
+        self.get(&telemetry.entity).is_some() && Arc::make_mut(&mut self.resources).insert(telemetry)
     }
 
     /// The newest dynamic properties with whatever age they have.
@@ -76,7 +77,7 @@ impl Topology {
 
     /// Takes a measurement of a way between nodes in. Says whether it was news.
     pub fn link(&mut self, link: Link) -> bool {
-        self.reachability.link(link)
+        Arc::make_mut(&mut self.reachability).link(link)
     }
 
     /// The measured ways between a node and others.

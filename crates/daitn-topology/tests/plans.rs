@@ -730,3 +730,14 @@ fn models_are_counted_as_their_layers_are() {
     );
     assert_eq!(cost.forward, 9 * 16 * 64 + 9 * 16 * 32 * 16 + 128 * 64 + 64 * 10);
 }
+
+#[test]
+fn a_clone_stays_as_it_was_and_gives_the_same_plan() {
+    let mut net = sites(4, 2_000, false);
+    let (frozen, before) = (net.clone(), encoded(&verdict(&net, &request())));
+    assert!(net.0.withdraw(&entity("dataset:org-000/data")));
+    net.connected("dataset:org-001/data", false);
+    net.link("dataset:org-002/data", "aggregator:agg/main", 500, 1);
+    assert_ne!(encoded(&verdict(&net, &request())), before);
+    assert_eq!(encoded(&verdict(&frozen, &request())), before);
+}

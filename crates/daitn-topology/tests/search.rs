@@ -9,7 +9,7 @@ use daitn_messages::{
     request::Search,
     units::UnixMillis,
 };
-use daitn_topology::Topology;
+use daitn_topology::{Matches, Sight, Topology};
 use proptest::prelude::*;
 use support::*;
 
@@ -20,6 +20,7 @@ fn described(kind: u8, organisation: u8, name: u8, version: u64, variant: u8) ->
             dataset_with(u64::from(variant) * 10, None, |body| {
                 body.features.truncate(usize::from(variant % 3) + 1);
                 body.target = format!("t{}", variant % 2);
+                body.policy = format!("policy {}", variant % 4);
             }),
         ),
         1 => ("verifier", verifier()),
@@ -156,8 +157,46 @@ proptest! {
             for id in plain.keys() {
                 prop_assert_eq!(matches.contains(id), expected.contains(id));
             }
+            check_sight(matches, &plain, &expected)?;
         }
     }
+}
+
+/// What another organisation sees: texts that decide by themselves are asked about once.
+fn check_sight(
+    matches: Matches<'_>,
+    plain: &std::collections::BTreeMap<EntityId, Descriptor>,
+    expected: &[EntityId],
+) -> Result<(), TestCaseError> {
+    let own = "o1".parse().unwrap();
+    let text = |descriptor: &Descriptor| match &descriptor.body {
+        Body::Dataset(body) => body.policy.clone(),
+        _ => String::new(),
+    };
+    // One text hides, one looks at the entity, the others show.
+    let seen = |descriptor: &Descriptor| match text(descriptor).as_str() {
+        "policy 0" => Sight::OfPolicy(false),
+        "policy 1" => Sight::OfEntity(descriptor.entity.name.as_str() != "n2"),
+        _ => Sight::OfPolicy(true),
+    };
+    let mut asked = Vec::new();
+    let seen_matches = matches.seen_by(&own, &mut |descriptor| {
+        if !text(descriptor).ends_with('1') {
+            asked.push(text(descriptor));
+        }
+        seen(descriptor)
+    });
+    let by_hand = expected.iter().filter(|id| {
+        let descriptor = &plain[*id];
+        id.organisation == own || matches!(seen(descriptor), Sight::OfPolicy(true) | Sight::OfEntity(true))
+    });
+    let by_hand: Vec<EntityId> = by_hand.cloned().collect();
+    prop_assert_eq!(seen_matches.page(0, usize::MAX), by_hand);
+    let n_asked = asked.len();
+    asked.sort_unstable();
+    asked.dedup();
+    prop_assert_eq!(asked.len(), n_asked);
+    Ok(())
 }
 
 /// More matches than are sorted: the page is found by walking.

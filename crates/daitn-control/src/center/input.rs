@@ -1,6 +1,6 @@
 //! What enters the loop's queue, and who waits for what comes of it.
 
-use crate::core::{ConnectionId, Effect, Event, RequestId, Timer};
+use crate::core::{ConnectionId, Effect, Event, Planned, RequestId, Timer};
 use daitn_fabric::Connection;
 use daitn_messages::{
     control::{Hello, NodeMessage, NodeReply},
@@ -57,6 +57,7 @@ pub(crate) enum Input {
         pass: Option<String>,
         answer: oneshot::Sender<bool>,
     },
+    Planned(Box<Planned>),
     Timer(Timer),
     Shutdown,
 }
@@ -139,13 +140,14 @@ impl Input {
             },
             Self::NotTaken { .. } => "not-taken",
             Self::Operation { operation, .. } => match operation.as_ref() {
-                Operation::Plan(_) => "plan",
+                Operation::Plan(_) => "ask-for-plan",
                 Operation::Apply { .. } => "apply",
                 _ => "operation",
             },
             Self::Search { .. } | Self::Watch { .. } => "read",
             Self::Relay { .. } => "relay",
             Self::Bootstrap { .. } => "bootstrap",
+            Self::Planned(_) => "plan",
             Self::Timer(_) => "timer",
             Self::Shutdown => "shutdown",
         }
@@ -189,6 +191,7 @@ impl Input {
                 principal,
                 job,
             },
+            Self::Planned(planned) => Event::Planned(planned),
             Self::Timer(timer) => Event::Timer(timer),
             Self::Hello { .. } | Self::Relay { .. } | Self::Bootstrap { .. } | Self::Shutdown => return None,
         })

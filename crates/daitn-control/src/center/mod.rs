@@ -7,11 +7,13 @@
 //!                                                             └──▶ text index (one thread)
 //! ```
 //!
-//! The loop runs on a thread of its own, since planning for thousands of sites takes longer than an async thread may
-//! be held. It takes what waits (at most a fixed number), lets the core decide, writes all of it in one transaction,
+//! The loop runs on a thread of its own. Plans are made on further threads, from a topology that stays as it was when
+//! they were asked for: for thousands of sites they take longer than everybody else may be kept waiting. The loop takes
+//! what waits (at most a fixed number), lets the core decide, writes all of it in one transaction,
 //! and only then lets the effects out.
 
 mod connections;
+mod faults;
 mod input;
 mod links;
 mod reads;
@@ -192,6 +194,7 @@ impl Center {
             relay: config.relay,
             gateways: config.gateways,
             timing: config.timing,
+            plans_apart: true,
         };
         let records = read_records(&store).await?;
         let core = Core::restore(core_config.clone(), &records, clock.now())?;

@@ -2,19 +2,22 @@
 
 use crate::{
     center::{
-        CenterError, Clock, OnRevoked, input,
+        CenterError, Clock, OnRevoked,
+        faults::Faults,
+        input,
         input::{Envelope, Input, Waiting},
         links::Links,
         read_records, reads,
         stats::Counters,
         timers::Timers,
     },
-    core::{ConnectionId, Core, CoreConfig, Effect, Event, RequestId, Timer, Transition},
+    core::{ConnectionId, Core, CoreConfig, Effect, Event, PlanTask, RequestId, Timer, Transition},
     entropy::Entropy,
     text::TextIndex,
 };
 use daitn_fabric::Connection;
 use daitn_messages::{
+    control::NodeMessage,
     ids::JobId,
     job::JobEvent,
     rejection::{Code, Rejection},
@@ -58,6 +61,7 @@ pub(crate) struct Loop {
     waiting: HashMap<RequestId, Waiting>,
     /// Connections whose greeting has not been answered yet.
     greeted: HashMap<RequestId, (ConnectionId, Connection)>,
+    faults: Faults,
     next_id: u64,
 }
 
@@ -92,6 +96,7 @@ impl Loop {
             watchers: HashMap::new(),
             waiting: HashMap::new(),
             greeted: HashMap::new(),
+            faults: Faults::default(),
             next_id: 0,
         }
     }
@@ -188,6 +193,13 @@ impl Loop {
         if !matches!(envelope.waiting, Waiting::Nobody) {
             self.waiting.insert(request, envelope.waiting);
         }
+        let receipt = match &envelope.input {
+            Input::Message {
+                message: NodeMessage::Report(signed),
+                ..
+            } => Some(signed.hash()),
+            _ => None,
+        };
         let (core, entropy) = (&mut self.parts.core, &mut self.parts.entropy);
         let begun = Instant::now();
         // After a panic the core is made anew from the store: nothing of what it held is used again.
@@ -237,8 +249,9 @@ impl Loop {
                     input = name,
                     "the core panicked; its state is restored from the store"
                 );
+                let refusal = self.faults.refusal(receipt);
                 if let Some(waiting) = self.waiting.remove(&request) {
-                    waiting.refuse(Rejection::new(Code::Internal, "a fault in the control center"));
+                    waiting.refuse(refusal);
                 }
                 self.greeted.remove(&request);
                 false
@@ -351,6 +364,7 @@ impl Loop {
                     let _ = waiting.send(reads::job(&store, &job, organisation.as_ref()).await);
                 });
             }
+            (Effect::Plan(task), _) => self.make_plan(*task),
             (Effect::Send { node, message }, _) => self.links.send(node, *message),
             (Effect::Disconnect { node }, _) => {
                 self.links.close(node);
@@ -363,6 +377,18 @@ impl Loop {
             (Effect::PublishSnapshot, _) => {}
             (other, _) => tracing::debug!(?other, "nobody waits for an answer"),
         }
+    }
+
+    /// Makes a plan on a thread that may be held; how many are made at once is the core's to bound.
+    fn make_plan(&self, task: PlanTask) {
+        let queue = self.parts.queue.clone();
+        tokio::task::spawn_blocking(move || {
+            let planned = Box::new(task.run());
+            // Without a queue the center has stopped, and whoever waited was told.
+            if let Some(queue) = queue.upgrade() {
+                let _ = queue.blocking_send(Envelope::silent(Input::Planned(planned)));
+            }
+        });
     }
 
     fn subscribe(&mut self, view: &daitn_messages::job::JobView) -> broadcast::Receiver<JobEvent> {

@@ -299,7 +299,7 @@ impl Core {
             return;
         }
         self.snapshot.changed();
-        if after.0 == DeploymentPhase::Ready && before.0 == DeploymentPhase::Placing {
+        if after.0 == DeploymentPhase::Ready && before.0 != DeploymentPhase::Ready {
             self.supersede(turn, &deployment);
         }
         if let Some(job) = deployment.job {

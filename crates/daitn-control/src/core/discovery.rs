@@ -33,29 +33,28 @@ impl Core {
                 u64::from(HITS_MAX),
             ));
         }
-        let matches = self.topology.matches(search);
-        let mut found: Vec<(EntityId, f32)> = match text {
-            Some(text) => text
-                .into_iter()
-                .filter(|(entity, _)| matches.contains(entity))
-                .collect(),
-            None => matches
-                .page(0, matches.len())
-                .into_iter()
-                .map(|entity| (entity, 0.0))
-                .collect(),
-        };
         let (policies, topology) = (&mut self.policies, &self.topology);
-        found.retain(|(entity, _)| {
-            topology
-                .get(entity)
-                .is_some_and(|d| policies.may_discover(&who, d))
-        });
-        let total = found.len() as u64;
-        let page = found
-            .into_iter()
-            .skip(search.offset as usize)
-            .take(limit as usize);
+        let mut matches = topology.matches(search);
+        if !who.is_admin {
+            matches = matches.seen_by(&who.organisation, &mut |descriptor| {
+                policies.sight(&who, descriptor)
+            });
+        }
+        let (offset, limit) = (search.offset as usize, limit as usize);
+        let (total, page): (usize, Vec<(EntityId, f32)>) = match text {
+            Some(text) => {
+                let found = text.into_iter().filter(|(entity, _)| matches.contains(entity));
+                let found: Vec<_> = found.collect();
+                let total = found.len();
+                (total, found.into_iter().skip(offset).take(limit).collect())
+            }
+            None => {
+                let page = matches.page(offset, limit).into_iter();
+                (matches.len(), page.map(|entity| (entity, 0.0)).collect())
+            }
+        };
+        let total = total as u64;
+        let page = page.into_iter();
         let hits = page.filter_map(|(entity, score)| self.topology.get(&entity).map(|d| self.hit(d, score)));
         let hits = hits.collect();
         Ok(Answer::Hits(SearchAnswer { hits, total }))

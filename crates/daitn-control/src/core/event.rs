@@ -1,5 +1,6 @@
 //! Everything that can happen to the core, and everything that it can want: two closed types.
 
+use crate::core::planning::{PlanTask, Planned};
 use daitn_messages::{
     control::{CenterMessage, Hello, NodeMessage, NodeReply},
     descriptor::Descriptor,
@@ -88,6 +89,8 @@ pub enum Event {
         /// Which job.
         job: JobId,
     },
+    /// A plan was made.
+    Planned(Box<Planned>),
     /// A moment that was waited for has come.
     Timer(Timer),
 }
@@ -156,6 +159,8 @@ pub enum Effect {
         /// Only if it is this organisation's; none: whosever it is.
         organisation: Option<OrganisationId>,
     },
+    /// Make a plan, on a thread that may be held, and tell [`Event::Planned`].
+    Plan(Box<PlanTask>),
     /// Tell a node, if it is connected. Orders that were not taken are sent again when it connects.
     Send {
         /// Whom.

@@ -5,12 +5,10 @@ use daitn_messages::{
     descriptor::Descriptor,
     ids::{EntityId, EntityKind, NodeId},
     learning::ModelSpec,
-    plan::{Placement, Verdict},
-    policy::Verb,
-    request::TrainingRequest,
+    plan::Placement,
     units::UnixMillis,
 };
-use daitn_topology::{NodeState, PlanIds, Topology, placement};
+use daitn_topology::{NodeState, Topology, placement};
 use std::sync::Arc;
 
 impl Core {
@@ -22,20 +20,6 @@ impl Core {
             draining: known.is_some_and(|n| n.record.draining),
         };
         self.topology.set_node(node, state);
-    }
-
-    /// A verdict on a request, under the owners' policies and the domain's.
-    pub(super) fn topology_plan(
-        &mut self,
-        request: &TrainingRequest,
-        ids: PlanIds,
-        now: UnixMillis,
-        seed: u64,
-    ) -> Verdict {
-        let (policies, who) = (&mut self.policies, &request.organisation);
-        let mut permit =
-            |descriptor: &Descriptor, context: &_| policies.permit(who, Verb::Train, descriptor, context);
-        daitn_topology::plan(&self.topology, request, &mut permit, ids, now, seed)
     }
 
     /// Descriptors in force.

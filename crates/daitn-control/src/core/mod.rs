@@ -32,6 +32,7 @@ mod landscape;
 mod discovery;
 
 mod planning;
+pub use planning::{PlanTask, Planned};
 
 mod orders;
 pub(crate) use orders::{OrderDraft, OrderKind};
@@ -86,6 +87,8 @@ pub struct CoreConfig {
     pub gateways: Vec<Peer>,
     /// How long the center waits for others.
     pub timing: Timing,
+    /// Whether plans are made apart from the core ([`Effect::Plan`]); otherwise within the event that asks for one.
+    pub plans_apart: bool,
 }
 
 /// The control center's state and all its rules.
@@ -193,6 +196,7 @@ impl Core {
                 principal,
                 job,
             } => self.watch(turn, request, &principal, &job),
+            Event::Planned(planned) => self.planned(turn, *planned),
             Event::Timer(Timer::Job(job)) => self.wake_job(turn, &job),
             Event::Timer(Timer::Deployment(deployment)) => self.wake_deployment(turn, &deployment),
             Event::Timer(Timer::Telemetry) => self.snapshot.telemetry_due(),

@@ -87,6 +87,10 @@ impl Core {
                 turn.effect(Effect::ReadLeaves { request, from, limit });
                 return;
             }
+            Operation::Plan(training) => {
+                self.plan(turn, request, &who, *training);
+                return;
+            }
             Operation::Search(search) => self.search(principal, &search, None),
             other => self.perform(turn, &who, other),
         };
@@ -106,7 +110,6 @@ impl Core {
             Operation::RevokeNode(node) => self.revoke_node(turn, node),
             Operation::DrainNode(node, draining) => self.drain_node(turn, node, draining),
             Operation::GetEntity(entity) => self.get_entity(who, &entity),
-            Operation::Plan(request) => self.plan(turn, who, &request),
             Operation::Apply {
                 plan,
                 idempotency_key,
@@ -128,6 +131,7 @@ impl Core {
             Operation::SetPolicy(text) => self.set_policy(turn, text),
             Operation::Status => Ok(Answer::Status(self.status())),
             Operation::GetJob(_)
+            | Operation::Plan(_)
             | Operation::Explain(_)
             | Operation::Leaves { .. }
             | Operation::Search(_) => Err(Rejection::new(

@@ -1,24 +1,35 @@
-//! Plans: made by the topology under the policies, kept for a while, applied if nothing that they rest on has moved.
+//! Plans: made by the topology under the policies (apart from the core where the edge has threads), kept for a while, applied if nothing that they rest on has moved.
 
 use crate::{
-    core::{Core, Decision, Turn, Who},
-    limits::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_MAX, IDEMPOTENCY_MS, PLANS_MAX},
+    core::{
+        Core, Decision, Turn, Who,
+        event::{Effect, RequestId},
+        policies::Policies,
+    },
+    limits::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_MAX, IDEMPOTENCY_MS, PLANNING_MAX, PLANS_MAX},
 };
 use daitn_messages::{
+    descriptor::Descriptor,
     ids::{EntityId, JobId, NodeId, OrganisationId, PlanId},
     job::Candidate,
     leaf::LeafKind,
     operation::Answer,
     plan::{Plan, Verdict},
+    policy::Verb,
     rejection::{Code, Rejection},
     request::TrainingRequest,
     units::UnixMillis,
 };
 use daitn_policy::PolicySet;
 use daitn_store::Family;
-use daitn_topology::PlanIds;
+use daitn_topology::{PlanIds, Topology};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 /// A plan as it is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +70,90 @@ pub(crate) struct IdempotencyRecord {
     pub(crate) until: UnixMillis,
 }
 
+/// A plan to be made, with all that it is made from as it was at one moment. To run it takes as long as the network is
+/// large; nothing that happens meanwhile changes it, and whether it still holds is checked when it is applied.
+#[derive(Clone)]
+pub struct PlanTask {
+    request: RequestId,
+    ids: PlanIds,
+    seed: u64,
+    now: UnixMillis,
+    training: TrainingRequest,
+    state_version: u64,
+    topology: Topology,
+    policies: Policies,
+}
+
+/// A plan that was made, or why it was not.
+#[derive(Clone)]
+pub struct Planned {
+    request: RequestId,
+    ids: PlanIds,
+    training: TrainingRequest,
+    policies: Policies,
+    verdict: Result<Verdict, Rejection>,
+}
+
+impl PlanTask {
+    /// Makes the plan. Pure: the same task gives the same plan, wherever it runs.
+    #[must_use]
+    pub fn run(self) -> Planned {
+        let Self {
+            request,
+            ids,
+            seed,
+            now,
+            training,
+            state_version,
+            topology,
+            mut policies,
+        } = self;
+        let who = &training.organisation;
+        let plan_ids = ids.clone();
+        let mut permit =
+            |descriptor: &Descriptor, context: &_| policies.permit(who, Verb::Train, descriptor, context);
+        // A fault ends this plan and nothing else; nothing of what it held is used again but parsed texts.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            daitn_topology::plan(&topology, &training, &mut permit, plan_ids, now, seed)
+        }));
+        let verdict = made.map_err(|_| {
+            tracing::error!(decision = %ids.decision, "planning panicked");
+            Rejection::new(Code::Internal, "a fault while the plan was made")
+        });
+        let verdict = verdict.map(|mut verdict| {
+            if let Verdict::Feasible { plan } = &mut verdict {
+                plan.state_version = state_version;
+            }
+            verdict
+        });
+        Planned {
+            request,
+            ids,
+            training,
+            policies,
+            verdict,
+        }
+    }
+}
+
+impl fmt::Debug for PlanTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlanTask")
+            .field("request", &self.request)
+            .field("plan", &self.ids.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planned")
+            .field("request", &self.request)
+            .field("plan", &self.ids.plan)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Plans that wait to be applied, those that were applied, and idempotency keys.
 #[derive(Debug, Default)]
 pub(crate) struct Plans {
@@ -67,6 +162,8 @@ pub(crate) struct Plans {
     /// Applied: the job.
     pub(crate) applied: BTreeMap<PlanId, (OrganisationId, JobId)>,
     pub(crate) idempotency: BTreeMap<String, IdempotencyRecord>,
+    /// Requests whose plans are being made apart from the core.
+    being_made: BTreeSet<RequestId>,
 }
 
 fn stale(why: impl std::fmt::Display) -> Rejection {
@@ -74,14 +171,42 @@ fn stale(why: impl std::fmt::Display) -> Rejection {
 }
 
 impl Core {
+    /// Asks for a plan: made at once, or apart from the core where the edge has threads for it.
     pub(super) fn plan(
         &mut self,
         turn: &mut Turn<'_>,
+        request: RequestId,
         who: &Who,
-        request: &TrainingRequest,
-    ) -> Result<Answer, Rejection> {
-        request.validate()?;
-        if let Some(wanted) = request
+        training: TrainingRequest,
+    ) {
+        if let Err(rejection) = self.check_plannable(who, &training) {
+            turn.reply(request, Err(rejection));
+            return;
+        }
+        let task = PlanTask {
+            request,
+            ids: PlanIds {
+                plan: PlanId::new(turn.now.0, turn.entropy.bytes()),
+                decision: turn.new_decision_id(),
+            },
+            seed: turn.entropy.number(),
+            now: turn.now,
+            training,
+            state_version: self.state_version,
+            topology: self.topology.clone(),
+            policies: self.policies.for_planning(),
+        };
+        if self.config.plans_apart {
+            self.plans.being_made.insert(request);
+            turn.effect(Effect::Plan(Box::new(task)));
+        } else {
+            self.planned(turn, task.run());
+        }
+    }
+
+    fn check_plannable(&self, who: &Who, training: &TrainingRequest) -> Result<(), Rejection> {
+        training.validate()?;
+        if let Some(wanted) = training
             .deployment
             .as_ref()
             .filter(|wanted| !wanted.policy.is_empty())
@@ -92,40 +217,54 @@ impl Core {
                 Rejection { message, ..rejection }
             })?;
         }
-        if !who.sees(&request.organisation) {
+        if !who.sees(&training.organisation) {
             let message = format!(
                 "a key of {} cannot plan for {}",
-                who.organisation, request.organisation
+                who.organisation, training.organisation
             );
             return Err(Rejection::new(Code::Unauthorised, message));
         }
-        self.check_name(&request.model, &request.organisation)?;
-        let organisation = request.organisation.clone();
-        let id = PlanId::new(turn.now.0, turn.entropy.bytes());
-        let decision = turn.new_decision_id();
-        let seed = turn.entropy.number();
-        let ids = PlanIds {
-            plan: id.clone(),
-            decision: decision.clone(),
-        };
-        let mut verdict = self.topology_plan(request, ids, turn.now, seed);
-        if let Verdict::Feasible { plan } = &mut verdict {
-            plan.state_version = self.state_version;
+        if self.plans.being_made.len() >= PLANNING_MAX {
+            let message = format!("{PLANNING_MAX} plans are being made, which is the most at once");
+            return Err(Rejection::new(Code::Overloaded, message));
         }
-        turn.leaf_of(LeafKind::Verdict, &decision, &verdict, [&organisation]);
-        turn.decide_as(&decision, describe(request, &verdict), vec![organisation.clone()]);
+        self.check_name(&training.model, &training.organisation)
+    }
+
+    /// A plan was made: it is kept with its decision, and told.
+    pub(super) fn planned(&mut self, turn: &mut Turn<'_>, planned: Planned) {
+        let Planned {
+            request,
+            ids,
+            training,
+            policies,
+            verdict,
+        } = planned;
+        self.plans.being_made.remove(&request);
+        self.policies.learn_from(&policies);
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(rejection) => {
+                turn.reply(request, Err(rejection));
+                return;
+            }
+        };
+        let organisation = training.organisation.clone();
+        turn.leaf_of(LeafKind::Verdict, &ids.decision, &verdict, [&organisation]);
+        let decision = describe(&training, &verdict);
+        turn.decide_as(&ids.decision, decision, vec![organisation.clone()]);
         if let Verdict::Feasible { plan } = &verdict {
             let record = PlanRecord {
                 plan: Arc::new(plan.as_ref().clone()),
                 organisation,
-                domain_version: self.policies.domain_version,
+                domain_version: policies.domain_version,
                 job: None,
             };
-            turn.batch.put(Family::Plans, id.as_str(), &record);
-            self.plans.waiting.insert(id, record);
+            turn.batch.put(Family::Plans, ids.plan.as_str(), &record);
+            self.plans.waiting.insert(ids.plan, record);
             self.forget_plans(turn);
         }
-        Ok(Answer::Verdict(Box::new(verdict)))
+        turn.reply(request, Ok(Answer::Verdict(Box::new(verdict))));
     }
 
     pub(super) fn apply(

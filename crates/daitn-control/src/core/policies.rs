@@ -14,6 +14,7 @@ use daitn_messages::{
 };
 use daitn_policy::{PolicySet, ResourceFacts, combine, forbids, permit_by_either};
 use daitn_store::Family;
+use daitn_topology::Sight;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -35,7 +36,7 @@ pub(crate) struct Policies {
     /// Counts the domain's policies, so that a plan knows by which it was made.
     pub(crate) domain_version: u64,
     /// By hash of the text; none where the text does not parse, which denies.
-    parsed: BTreeMap<ArtifactId, Option<Arc<PolicySet>>>,
+    parsed: Arc<BTreeMap<ArtifactId, Option<Arc<PolicySet>>>>,
     /// Answers of texts for which it does not matter which entity is asked about. Named by the texts' hashes, so that
     /// no change makes one wrong.
     answers: HashMap<Asked, PolicyAnswer>,
@@ -132,15 +133,8 @@ impl Policies {
         question: &PolicyQuestion,
         descriptor: &Descriptor,
     ) -> PolicyAnswer {
-        let hash = ArtifactId::of(text.as_bytes());
-        if self.parsed.len() >= PARSED_MAX && !self.parsed.contains_key(&hash) {
-            self.parsed.clear();
-        }
-        let parsed = self
-            .parsed
-            .entry(hash)
-            .or_insert_with(|| PolicySet::parse(text).ok().map(Arc::new));
-        match parsed.clone() {
+        let (hash, parsed) = self.parsed(text);
+        match parsed {
             Some(policies) => self.remembered(hash, &policies, question, descriptor),
             None => PolicyAnswer {
                 allowed: false,
@@ -186,6 +180,62 @@ impl Policies {
         }
         let context = no_circumstances();
         !forbids(&self.permit(&who.organisation, Verb::Discover, descriptor, &context))
+    }
+}
+
+impl Policies {
+    /// The same for a search: whether it holds for all entities that share the owner's text.
+    pub(crate) fn sight(&mut self, who: &Who, descriptor: &Descriptor) -> Sight {
+        let seen = self.may_discover(who, descriptor);
+        let domain_looks = self
+            .domain
+            .as_ref()
+            .is_some_and(|(_, domain)| domain.resource_matters());
+        let owner_looks = match &descriptor.body {
+            Body::Dataset(body) => self
+                .parsed(&body.policy)
+                .1
+                .is_some_and(|policies| policies.resource_matters()),
+            _ => false,
+        };
+        if domain_looks || owner_looks {
+            Sight::OfEntity(seen)
+        } else {
+            Sight::OfPolicy(seen)
+        }
+    }
+
+    /// What is needed to make a plan apart from the core: texts that were parsed, without the answers.
+    pub(crate) fn for_planning(&self) -> Self {
+        Self {
+            domain_text: self.domain_text.clone(),
+            domain: self.domain.clone(),
+            domain_version: self.domain_version,
+            parsed: self.parsed.clone(),
+            answers: HashMap::new(),
+        }
+    }
+
+    /// Takes over what was parsed elsewhere. Texts are known by their hashes, so that nothing of it can be wrong.
+    pub(crate) fn learn_from(&mut self, other: &Self) {
+        if other.parsed.len() > self.parsed.len() {
+            self.parsed = other.parsed.clone();
+        }
+    }
+
+    /// A text with its hash, parsed once.
+    fn parsed(&mut self, text: &str) -> (ArtifactId, Option<Arc<PolicySet>>) {
+        let hash = ArtifactId::of(text.as_bytes());
+        if let Some(known) = self.parsed.get(&hash) {
+            return (hash, known.clone());
+        }
+        let parsed = PolicySet::parse(text).ok().map(Arc::new);
+        let texts = Arc::make_mut(&mut self.parsed);
+        if texts.len() >= PARSED_MAX {
+            texts.clear();
+        }
+        texts.insert(hash, parsed.clone());
+        (hash, parsed)
     }
 }
 

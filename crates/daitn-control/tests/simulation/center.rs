@@ -58,6 +58,7 @@ impl Center {
                 relay: None,
                 gateways: Vec::new(),
                 timing: Timing::default(),
+                plans_apart: false,
             },
             core: None,
             disk: Disk::default(),

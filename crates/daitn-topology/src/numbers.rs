@@ -15,3 +15,8 @@ pub(crate) fn whole(value: f64) -> u64 {
 pub(crate) fn index(position: usize) -> u32 {
     u32::try_from(position).expect("there are fewer than 2^32 entities in memory")
 }
+
+/// `1 site`, `5 sites`: a count and its noun, whose plural takes an `s`.
+pub(crate) fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}

@@ -364,9 +364,9 @@ fn why_not(draft: &Draft, best: &Draft) -> String {
 
 fn why(considered: &Considered, chosen: &Evaluated, draft: &Draft) -> String {
     let mut text = format!(
-        "Chose {} over {} sites with {} records. ",
+        "Chose {} over {} with {} records. ",
         name(&chosen.way),
-        draft.set.len(),
+        numbers::counted(draft.set.len(), "site"),
         draft.totals.records
     );
     let _ = match draft.skew {

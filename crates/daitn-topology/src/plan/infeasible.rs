@@ -311,8 +311,9 @@ fn too_few(situation: &Situation<'_>, n_sites: usize, records: u64, n_refused: u
     let lacks_records = records < asked.records_min;
     if lacks_sites {
         let explanation = format!(
-            "{n_sites} sites can take part; the request needs {} (its `sites_min` or its quorum). Ask for fewer, or for \
+            "{} can take part; the request needs {} (its `sites_min` or its quorum). Ask for fewer, or for \
              what the excluded ones want.",
+            numbers::counted(n_sites, "site"),
             asked.sites_min
         );
         let (needed, available) = (asked.sites_min as f64, n_sites as f64);
@@ -345,17 +346,19 @@ fn too_few(situation: &Situation<'_>, n_sites: usize, records: u64, n_refused: u
         }
         away.insert(ConstraintName::Policy, n_refused);
         for (name, words) in [
-            (ConstraintName::Policy, "are refused by their owners' policies"),
+            (ConstraintName::Policy, "refused by the owner's policy"),
             (
                 ConstraintName::Reachability,
-                "are on nodes that are not connected or are drained",
+                "on a node that is not connected or is drained",
             ),
-            (ConstraintName::Resources, "have no compute"),
+            (ConstraintName::Resources, "without compute"),
         ] {
             let n_away = away.get(&name).copied().unwrap_or(0);
             if n_away > 0 {
                 let explanation = format!(
-                    "{n_away} more datasets would fit but {words}; the exclusions name each with its reason."
+                    "{} would fit but {} {words}; the exclusions name each with its reason.",
+                    numbers::counted(n_away, "more dataset"),
+                    if n_away == 1 { "is" } else { "are" },
                 );
                 let (needed, available) = (asked.sites_min as f64, n_sites as f64);
                 binding.push(constraint(name, needed, available, "sites", explanation));

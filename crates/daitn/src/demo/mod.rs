@@ -46,6 +46,8 @@ const SEED: u64 = 7;
 const TARGET: f64 = 0.85;
 /// Rounds, or cycles of an itinerary.
 const ROUNDS: u32 = 30;
+/// So many digits the agent is asked to read: the first of the hold-outs, whatever they are.
+const N_ASKED: usize = 3;
 /// A registered agent must be found within this time.
 const FOUND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two looks.
@@ -95,7 +97,10 @@ pub(crate) async fn run(arguments: &Arguments, output: Output) -> Ending {
             };
             keep(&network, &summary, output, stopped).await
         }
-        Ok(summary) => output.show(&summary),
+        Ok(summary) => {
+            output.say("");
+            output.show(&summary)
+        }
         Err(failure) => Err(failure),
     };
     output.say("\nShutting everything down …");
@@ -145,6 +150,7 @@ async fn keep(
     let mut contexts = Contexts::load()?;
     contexts.contexts.insert(CONTEXT.to_owned(), network.context());
     contexts.save()?;
+    output.say("");
     output.show(summary)?;
     output.say(format!("\nThe network stays up at {} until Ctrl-C.", network.url));
     stopped.await;
@@ -168,7 +174,7 @@ async fn tell(network: &mut Network, narrator: &mut Narrator, output: Output) ->
     let trained = train(network, narrator, output, &plan).await?;
     let centralised_accuracy = compare(narrator, &digits, &dealt, &plan.request)?;
     let hold_out = dealt.hold_outs.concat();
-    let agent = ask_agent(network, narrator, &digits, hold_out[0]).await?;
+    let agent = ask_agent(network, narrator, &digits, &hold_out[..N_ASKED]).await?;
     let (answered, killed) = query(network, narrator, &digits, &hold_out).await?;
     let n_nodes = network.n_nodes() + 1;
     let a = &trained.actual;
@@ -361,11 +367,11 @@ async fn ask_agent(
     network: &mut Network,
     narrator: &mut Narrator,
     digits: &Digits,
-    record: usize,
-) -> Result<AgentAnswer, Failure> {
+    records: &[usize],
+) -> Result<Vec<AgentAnswer>, Failure> {
     narrator.step(
         "the agent",
-        "Ask an A2A agent behind a node to read a digit; it asks the network's model",
+        "Ask an A2A agent behind a node to read three digits; it asks the network's model",
     );
     queries::served(&network.client, MODEL).await?;
     network.agent().await?;
@@ -375,29 +381,31 @@ async fn ask_agent(
         name: parsed(AGENT)?,
     };
     found(network, &agent).await?;
-    let image = digits.image(record);
-    let pixels: Vec<String> = image.iter().map(|pixel| format!("{pixel:.0}")).collect();
-    narrator.tell(digits::drawn(image).join("\n"));
-    let said = agent::call(
-        &network.client,
-        &agent,
-        &format!("Which digit is this? {}", pixels.join(" ")),
-    )
-    .await?;
-    let answer = AgentAnswer::of(said.text, digits.label(record));
-    let told = format!("{agent} says: “{}”", answer.said);
-    if answer.right {
-        narrator.good(format!(
-            "{told} It is a {}, of which no trainer saw this one.",
-            answer.digit
-        ));
-    } else {
-        narrator.refused(format!(
-            "{told} It is a {}: the network did its part, the model is wrong about this one.",
-            answer.digit
-        ));
+    let mut answers = Vec::new();
+    for record in records {
+        let image = digits.image(*record);
+        let pixels: Vec<String> = image.iter().map(|pixel| format!("{pixel:.0}")).collect();
+        let question = format!("Which digit is this? {}", pixels.join(" "));
+        let said = agent::call(&network.client, &agent, &question).await?;
+        answers.push(AgentAnswer::of(said.text, digits.label(*record)));
     }
-    Ok(answer)
+    let drawn: Vec<Vec<String>> = records
+        .iter()
+        .map(|record| digits::drawn(digits.image(*record)))
+        .collect();
+    for row in 0..drawn[0].len() {
+        let side_by_side: Vec<&str> = drawn.iter().map(|image| image[row].as_str()).collect();
+        narrator.tell(side_by_side.join("    "));
+    }
+    for AgentAnswer { said, digit, right } in &answers {
+        let told = format!("{agent} says: “{said}” It is a {digit}");
+        if *right {
+            narrator.good(format!("{told}."));
+        } else {
+            narrator.refused(format!("{told}: here the model is wrong."));
+        }
+    }
+    Ok(answers)
 }
 
 /// Waits until the agent is found by its skill.

@@ -50,7 +50,7 @@ pub(crate) struct Summary {
     /// The node that was killed in the middle of the queries.
     pub(crate) killed: String,
     /// What the agent answered, and whether that is so.
-    pub(crate) agent: AgentAnswer,
+    pub(crate) agent: Vec<AgentAnswer>,
     /// Time of each step, milliseconds.
     pub(crate) steps_ms: Vec<(&'static str, u64)>,
     /// Time of the whole, milliseconds.
@@ -198,13 +198,15 @@ impl Shown for Summary {
 
 impl Summary {
     fn agent(&self, paint: Paint) -> String {
-        let agent = &self.agent;
-        let verdict = if agent.right {
-            paint.good("right")
-        } else {
-            paint.bad(format!("wrong: it is a {}", agent.digit))
+        let line = |answer: &AgentAnswer| {
+            let verdict = if answer.right {
+                paint.good("right")
+            } else {
+                paint.bad(format!("wrong: it is a {}", answer.digit))
+            };
+            format!("“{}” {verdict}", answer.said)
         };
-        format!("“{}”, which is {verdict}", agent.said)
+        self.agent.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     fn predicted(&self, paint: Paint) -> String {

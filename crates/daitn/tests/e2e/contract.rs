@@ -25,6 +25,7 @@ fn usage_errors_end_with_2() {
         &["context", "use", "nowhere"],
         &["job", "get", "not-a-job"],
         &["token", "create", "--organisation", "Not A Slug"],
+        &["explain", "job-01arz3ndektsv4rrffq69g5fav"],
         &["status", "--timeout", "5"],
     ] {
         let found = nobody(arguments);
@@ -199,4 +200,134 @@ fn a_state_directory_has_one_process_and_its_files_are_private() {
         }
     }
     assert!(n_keys >= 4, "center, gateway, admin and contexts");
+}
+
+/// What a command tells the reader to type next is complete.
+#[test]
+fn the_next_command_is_printed_in_full() {
+    let mut lab = Lab::start();
+    let token = lab.token("works", &[]);
+    let joined = lab
+        .run(&[
+            "node",
+            "join",
+            &token,
+            "--dir",
+            "works",
+            "--listen",
+            "127.0.0.1:0",
+        ])
+        .ok();
+    assert!(
+        joined.stderr.contains("daitn node run --dir works"),
+        "{}",
+        joined.stderr
+    );
+    let aggregator = [
+        "node",
+        "attach",
+        "aggregator",
+        "combiner",
+        "--jurisdiction",
+        "DE",
+        "--node-dir",
+        "works",
+    ];
+    let attached = lab.run(&aggregator).ok().stdout;
+    assert!(attached.ends_with("daitn node run --dir works\n"), "{attached}");
+    lab.run_node("works");
+    lab.online();
+    let job = "job-01arz3ndektsv4rrffq69g5fav";
+    let hint = |arguments: &[&str]| lab.json(arguments).error()["hint"].as_str().unwrap().to_owned();
+    assert!(hint(&["explain", job]).contains(&format!("daitn job explain {job}")));
+    assert!(hint(&["job", "get", job]).contains("daitn job list"));
+    assert!(hint(&["model", "get", "digits"]).contains("daitn model list"));
+    assert!(hint(&["model", "query", "digits", "--row", "1"]).contains("daitn model list"));
+    assert!(hint(&["model", "rollback", "digits"]).contains("--yes"));
+    let rollback = lab.json(&["model", "rollback", "digits"]).error()["message"].to_string();
+    assert!(!rollback.contains("cannot be undone"), "{rollback}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_the_same_failure_everywhere() {
+    for arguments in [
+        &["data", "init", "no.csv", "--jurisdiction", "DE", "--creator", "x"][..],
+        &["data", "validate", "no.toml"],
+        &["data", "preview", "no.toml", "--organisation", "x"],
+        &["job", "plan", "no.toml"],
+        &["policy", "test", "no.cedar"],
+        &["node", "join", "@no.token", "--dir", "x"],
+        &["context", "add", "x", "--url", "https://x", "--ca-file", "no.pem"],
+        &["doctor", "--against", "@no.token"],
+        &["up", "--config", "no.toml"],
+    ] {
+        let found = nobody(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(
+            (found.code, &found.error()["code"]),
+            (2, &json!("E0104")),
+            "{arguments:?}"
+        );
+    }
+}
+
+/// It fails if and only if something that it looked at does not work.
+#[test]
+fn the_doctor_fails_with_its_checks() {
+    let found = nobody(&["doctor", "-o", "json"]);
+    assert_eq!(found.code, 1);
+    let findings: Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(findings["data"][0]["mark"], "FAIL", "{findings}");
+    let lab = Lab::start();
+    let well = lab.json(&["doctor"]).data();
+    assert!(
+        well.as_array().unwrap().iter().all(|f| f["mark"] != "FAIL"),
+        "{well}"
+    );
+    // A key that may not read is worth a word, and nothing fails by it.
+    let key = lab
+        .run(&["key", "create", "--organisation", "app", "--scopes", "query"])
+        .ok()
+        .stdout;
+    let warned = ran(lab
+        .command(&["doctor", "-o", "json"])
+        .env("DAITN_API_KEY", key.trim()));
+    assert!(
+        warned
+            .data()
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|f| f["mark"] == "WARN")
+    );
+}
+
+#[test]
+fn what_is_not_told_is_not_shown_as_nothing() {
+    let lab = Lab::start();
+    // Fifty digits: no class has ten records.
+    let data = lab.write("few.csv", &crate::lab::rows(0..50));
+    let description = [
+        "data",
+        "init",
+        data.to_str().unwrap(),
+        "--file",
+        "few.toml",
+        "--jurisdiction",
+        "DE",
+        "--creator",
+        "x",
+    ];
+    lab.run(
+        &[
+            &description[..],
+            &["--target", "label", "--share-label-distribution"],
+        ]
+        .concat(),
+    )
+    .ok();
+    let card = lab
+        .run(&["data", "preview", "few.toml", "--organisation", "x"])
+        .ok()
+        .stdout;
+    assert!(card.contains("not told") && !card.contains("0.0 %"), "{card}");
 }

@@ -82,10 +82,18 @@ fn a_job_is_stopped_and_says_so() {
     let job = lab.apply(&lab.request(5_000));
     let mut events = lab.stream(&["job", "watch", &job]);
     events.until("a cycle", |event| event["event"] == "cycle");
+    // What was actual is told when it has ended, not before.
+    let told = |lab: &Lab| lab.run(&["job", "get", &job]).ok().stdout;
+    let going = told(&lab);
+    assert!(
+        going.contains("Predicted\n") && !going.contains("actual"),
+        "{going}"
+    );
     lab.run(&["job", "stop", &job, "--yes"]).ok();
     let watched = lab.json(&["job", "watch", &job]);
     assert_eq!((watched.code, &watched.error()["code"]), (1, &json!("E0401")));
     assert_eq!(lab.json(&["job", "get", &job]).data()["phase"], "stopped");
+    assert!(told(&lab).contains("Predicted and actual"));
 }
 
 #[test]

@@ -136,10 +136,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
                 yes,
                 "the domain's policy is replaced; the one in force is shown by `daitn policy get`",
             )?;
-            let _: serde_json::Value = app
-                .client()?
-                .ask(&Operation::SetPolicy(read_text(&file)?))
-                .await?;
+            let policy = read_text(&file)?;
+            let _: serde_json::Value = app.client()?.ask(&Operation::SetPolicy(policy)).await?;
             app.output.show(&Done::new("in force", &file.display()))?;
             Ok(Exit::Done)
         }

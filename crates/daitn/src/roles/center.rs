@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     context::{ApiKey, Context, Contexts},
     failure::{Exit, Failure},
-    files::{Lock, key, read_text, write_private},
+    files::{Lock, absolute, key, read_text, write_private},
     output::Output,
     paint::Paint,
     shutdown::Stop,
@@ -75,7 +75,7 @@ pub(crate) async fn run(given: RunCenter<'_>, output: Output) -> Result<Exit, Fa
     let admin = admin_key(directory, &config, &parts.center).await?;
     let url = public_url(&config, &parts.gateway);
     if let Some(name) = &context {
-        write_context(name, &url, admin)?;
+        write_context(name, &url, admin, &config)?;
     }
     tell(output, &config, &parts, directory, context.as_deref())?;
     let ending = tokio::select! {
@@ -324,12 +324,20 @@ fn public_url(config: &Config, gateway: &GatewayHandle) -> String {
     config.gateway.public_url.clone().unwrap_or_else(|| gateway.url())
 }
 
-fn write_context(name: &str, url: &str, key: ApiKey) -> Result<(), Failure> {
+fn write_context(name: &str, url: &str, key: ApiKey, config: &Config) -> Result<(), Failure> {
     let mut contexts = Contexts::load()?;
-    let ca_file = contexts
+    let known = contexts
         .contexts
         .get(name)
         .and_then(|context| context.ca_file.clone());
+    // On this machine the gateway's own certificate is trusted, whoever signed it.
+    let own = config
+        .gateway
+        .tls
+        .as_ref()
+        .map(|tls| absolute(&tls.certificate))
+        .transpose()?;
+    let ca_file = known.or(own);
     contexts.contexts.insert(
         name.to_owned(),
         Context {

@@ -255,6 +255,8 @@ fn a_file_that_is_not_there_is_the_same_failure_everywhere() {
         &["data", "validate", "no.toml"],
         &["data", "preview", "no.toml", "--organisation", "x"],
         &["job", "plan", "no.toml"],
+        &["job", "run", "no.toml"],
+        &["policy", "set", "no.cedar", "--yes"],
         &["policy", "test", "no.cedar"],
         &["node", "join", "@no.token", "--dir", "x"],
         &["context", "add", "x", "--url", "https://x", "--ca-file", "no.pem"],

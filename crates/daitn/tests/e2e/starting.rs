@@ -186,7 +186,8 @@ fn with_a_certificate_other_peoples_clients_speak_https() {
     assert_eq!(found["oip"]["name"], "daitn", "{found}");
     assert_eq!(found["untrusted"], "SSLCertVerificationError", "{found}");
     assert_eq!(found["plain"], "refused", "{found}");
-    // And ours, which is told whom to trust.
+    // And ours: the context that was written trusts the certificate, another one is told to.
+    ran(&mut machine.command(&["--context", "local", "status"])).ok();
     let named = [
         "context",
         "add",

@@ -89,7 +89,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
     match command {
         Command::Init(arguments) => init::run(app, *arguments).await,
         Command::Plan { file } => {
-            let verdict = verdict(&app.client()?, request(&file)?).await?;
+            let request = request(&file)?;
+            let verdict = verdict(&app.client()?, request).await?;
             let refusal = refusal(&verdict);
             if refusal.is_none() || app.output.is_human() {
                 app.output.show(&Given(verdict))?;
@@ -211,8 +212,9 @@ pub(crate) fn refusal(verdict: &Verdict) -> Option<Failure> {
 }
 
 async fn plan_and_run(app: &App, file: &Path, submit: Submit) -> Ending {
+    let request = request(file)?;
     let client = app.client()?;
-    let verdict = verdict(&client, request(file)?).await?;
+    let verdict = verdict(&client, request).await?;
     if let Some(refusal) = refusal(&verdict) {
         if app.output.is_human() {
             app.output.show(&Given(verdict))?;

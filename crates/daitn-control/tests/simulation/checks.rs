@@ -10,7 +10,7 @@ use daitn_messages::{
     job::{DeploymentPhase, DeploymentView, JobEvent, JobPhase, JobView},
     leaf::LeafKind,
     operation::{Answer, Operation, Principal},
-    order::{Instruction, WorkOrder},
+    order::{ConductOrder, Instruction, WorkOrder},
     plan::Plan,
     receipt::Outcome,
     rejection::Code,
@@ -44,6 +44,15 @@ pub(crate) struct Truth {
     pub(crate) hosts: BTreeMap<DeploymentId, BTreeSet<EntityId>>,
     pub(crate) replicas: BTreeMap<DeploymentId, u32>,
     pub(crate) clocks_refused: u64,
+    /// Nodes that the operator has begun to throw out, and since when that is acknowledged.
+    pub(crate) revoking: BTreeSet<NodeId>,
+    pub(crate) revoked: BTreeMap<NodeId, u64>,
+    /// When policies of the domain were acknowledged.
+    pub(crate) policies: Vec<u64>,
+    /// What the operator did.
+    pub(crate) deeds: BTreeSet<&'static str>,
+    /// Which datasets a facility has accepted to train for.
+    pub(crate) facilities: BTreeSet<(JobId, EntityId)>,
 }
 
 impl Truth {
@@ -52,6 +61,14 @@ impl Truth {
     }
 
     pub(crate) fn accepted(&mut self, client: usize, view: &JobView) {
+        for changed in &self.policies {
+            assert!(
+                !(view.plan.made_at.0 < *changed && *changed < view.accepted_at.0),
+                "failure 15: {} of {} after a policy of {changed}",
+                view.id,
+                view.plan.id
+            );
+        }
         let before = self.jobs.insert(client, view.id.clone());
         assert!(
             before.is_none_or(|before| before == view.id),
@@ -65,11 +82,43 @@ impl Truth {
     }
 
     pub(crate) fn order_taken(&mut self, order: &WorkOrder) {
+        // With all cycles done nobody trains any more: who took part stays named.
+        let trains = |conduct: &ConductOrder| {
+            let resume = conduct.resume.as_ref();
+            resume.is_none_or(|resume| resume.cycles_done < conduct.plan.rounds)
+        };
+        if let Instruction::Conduct(conduct) = &order.instruction
+            && trains(conduct)
+        {
+            let counted = conduct.accepted.iter().map(|p| &conduct.plan.sites[*p as usize]);
+            for site in counted {
+                let facility = site.compute.as_ref().map(|compute| compute.node);
+                for node in facility.into_iter().chain([site.node]) {
+                    let since = self.revoked.get(&node);
+                    assert!(
+                        since.is_none_or(|since| order.issued_at.0 <= *since),
+                        "failure 14: {} counts on {}",
+                        order.id,
+                        site.dataset
+                    );
+                }
+            }
+        }
         if let Instruction::Train(train) = &order.instruction {
             let job = order.job.clone().expect("training is a job's");
             self.cohorts.insert(job, train.context.cohort);
         }
         self.orders.insert(order.id.clone());
+    }
+
+    /// A facility signed that it will train; it may be silent about it until it is asked again.
+    pub(crate) fn decided(&mut self, order: &WorkOrder, accepted: bool) {
+        if let Instruction::Compute(compute) = &order.instruction
+            && accepted
+        {
+            let job = order.job.clone().expect("training is a job's");
+            self.facilities.insert((job, compute.dataset.clone()));
+        }
     }
 
     pub(crate) fn reported(&mut self, node: NodeId, outcome: &Outcome) {
@@ -253,6 +302,7 @@ impl World {
         for view in &views {
             self.check_job(view);
         }
+        let mut served = BTreeSet::new();
         for deployment in self.deployments() {
             assert_ne!(
                 deployment.phase,
@@ -264,6 +314,11 @@ impl World {
                 DeploymentPhase::Failed | DeploymentPhase::Stopped
             );
             assert_eq!(ended, deployment.cause.is_some(), "failure 2: {deployment:?}");
+            let ready = deployment.phase == DeploymentPhase::Ready;
+            assert!(
+                !ready || served.insert(deployment.model.name.clone()),
+                "failure 16: {deployment:?}"
+            );
         }
         self.check_acknowledged(&views);
         self.check_leaves();
@@ -362,10 +417,10 @@ impl World {
             counts
         });
         // A client whose acknowledgement was lost asked again with its key: still one job.
-        assert!(
-            of_client.values().all(|count| *count == 1),
-            "failure 4: {of_client:?}"
-        );
+        for (model, count) in of_client {
+            let clients = (0..self.clients.len()).filter(|client| self.model_of(*client) == model);
+            assert!(count <= clients.count(), "failure 4: {count} jobs of {model}");
+        }
         let Answer::Tokens(tokens) = self.ask(Operation::ListTokens) else {
             panic!()
         };
@@ -382,7 +437,14 @@ impl World {
                 "failure 3: node {node}"
             );
         }
-        for entity in &self.truth.attached {
+        let thrown_out = |entity: &EntityId| {
+            let mut nodes = self
+                .nodes
+                .iter()
+                .filter(|node| self.truth.revoking.contains(&node.id));
+            nodes.any(|node| node.entities.contains(entity))
+        };
+        for entity in self.truth.attached.iter().filter(|entity| !thrown_out(entity)) {
             assert!(
                 disk.has(Family::Descriptors, &entity.to_string()),
                 "failure 3: descriptor {entity}"
@@ -467,6 +529,10 @@ impl World {
             if !view.left_out.is_empty() {
                 met.push("site left out");
             }
+        }
+        met.extend(self.truth.deeds.iter().copied());
+        if !self.truth.facilities.is_empty() {
+            met.push("trained at a facility");
         }
         if self.n_center_deaths > 0 {
             met.push("center died");

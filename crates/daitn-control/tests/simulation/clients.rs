@@ -43,6 +43,9 @@ impl World {
     }
 
     pub(crate) fn reply_to_client(&mut self, request: RequestId, result: Result<Answer, Rejection>) {
+        if self.deed_done(request, &result) {
+            return;
+        }
         let Some(job) = self
             .clients
             .iter()
@@ -94,9 +97,19 @@ impl World {
         });
     }
 
+    /// Where the operator rolls back, two jobs make versions of one model.
+    pub(crate) fn model_of(&self, job: usize) -> String {
+        let number = if self.scenario.faults.operator {
+            job / 2
+        } else {
+            job
+        };
+        format!("model-{number}")
+    }
+
     pub(crate) fn request(&self, job: usize) -> TrainingRequest {
         TrainingRequest {
-            model: format!("model-{job}").parse().unwrap(),
+            model: self.model_of(job).parse().unwrap(),
             organisation: "operator".parse().unwrap(),
             jurisdiction: "DE".to_owned(),
             purpose: "research".to_owned(),

@@ -161,15 +161,18 @@ impl World {
                     self.truth.clocks_refused += 1;
                     // Somebody sets the clock.
                     self.nodes[index].clock_offset = 0;
+                    self.break_off(index);
+                } else if rejection.code == Code::NotEnrolled {
+                    self.thrown_out(index);
                 } else {
                     panic!("a node was not welcome: {rejection}");
                 }
-                self.break_off(index);
             }
             (Asked::Attach(entity), Ok(_)) => {
                 self.truth.attached.insert(entity.clone());
                 self.nodes[index].attached.insert(entity);
             }
+            (_, Err(rejection)) if rejection.code == Code::NotEnrolled => self.thrown_out(index),
             (Asked::Attach(_), Err(rejection)) => panic!("a descriptor was refused: {rejection}"),
             (Asked::Report, reply) => {
                 if let Err(rejection) = reply {

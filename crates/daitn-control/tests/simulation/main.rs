@@ -2,7 +2,8 @@
 //!
 //! Faults: messages lost, duplicated and reordered both ways; nodes crash and restart, some for good; the center crashes
 //! before a commit, after it, and between any two of its effects, and is restored from what was committed; clocks are
-//! skewed, some beyond what is allowed.
+//! skewed, some beyond what is allowed. Meanwhile the operator throws nodes out, changes the domain's policy, rolls models
+//! back and deploys them again; some sites train at compute facilities.
 //!
 //! What counts as a failure:
 //!
@@ -18,7 +19,11 @@
 //! 10. a state in memory that differs from the state that its records make;
 //! 11. a panic, contained or not;
 //! 12. a collection in the core, a queue or an outbox that grows beyond its bound, or events without end;
-//! 13. two runs of one seed that differ in anything at all.
+//! 13. two runs of one seed that differ in anything at all;
+//! 14. an order to a node after it was thrown out, or one signed after that which counts on it for a cycle to come;
+//! 15. a plan that was made under one policy of the domain and became a job under another;
+//! 16. two deployments of one model that are both ready in the end: a roll-back that did not take the other's place;
+//! 17. a site that trains at a compute facility that has not accepted to.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail by panicking")]
 #![allow(clippy::print_stderr, reason = "a failure names its seed")]
@@ -30,6 +35,7 @@ mod clients;
 mod connections;
 mod disk;
 mod node;
+mod operator;
 mod scenario;
 mod work;
 mod world;
@@ -155,6 +161,11 @@ fn the_seeds_meet_every_kind_of_end_and_fault() {
         ("site left out", 10),
         ("host replaced", 1),
         ("clock refused", 1),
+        ("node thrown out", 20),
+        ("policy changed", 20),
+        ("model rolled back", 3),
+        ("model deployed again", 10),
+        ("trained at a facility", 20),
     ] {
         assert!(
             seen.get(what).copied().unwrap_or(0) >= at_least,

@@ -5,7 +5,7 @@
 
 use daitn_messages::{
     control::{Enrolment, Hello, JoinToken},
-    descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
+    descriptor::{AggregatorBody, Body, ComputeBody, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
     ids::{ArtifactId, EntityId, EntityKind, JobId, NodeId, OrderId},
     learning::{Evaluation, Task},
     order::{ConductOrder, Instruction, TrainOrder, WorkOrder},
@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) token: Option<JoinToken>,
     pub(crate) entities: Vec<EntityId>,
     pub(crate) manner: Manner,
+    /// Facilities that train for its datasets; none: the node itself.
+    pub(crate) facilities: Vec<EntityId>,
     pub(crate) clock_offset: i64,
     pub(crate) port: u16,
     pub(crate) disk: Durable,
@@ -98,6 +100,7 @@ impl Node {
             token: None,
             entities,
             manner: Manner::Good,
+            facilities: Vec::new(),
             clock_offset: 0,
             port: u16::try_from(10_000 + index % 50_000).unwrap(),
             disk: Durable::default(),
@@ -156,9 +159,18 @@ impl Node {
                 policy: "permit (principal, action, resource);".to_owned(),
                 data_version: "1".to_owned(),
                 price_micros_per_thousand: 0,
-                compute_rate: 1_000_000_000,
-                compute_allowed: Vec::new(),
+                compute_rate: if self.facilities.is_empty() {
+                    1_000_000_000
+                } else {
+                    0
+                },
+                compute_allowed: self.facilities.clone(),
             })),
+            EntityKind::Compute => Body::Compute(ComputeBody {
+                compute_rate: 1_000_000_000,
+                memory_bytes: 1 << 34,
+                price_micros_per_hour: 0,
+            }),
             EntityKind::Verifier => Body::Verifier(VerifierBody {
                 features,
                 target: "label".to_owned(),
@@ -232,10 +244,9 @@ impl Node {
             _ if !self.entities.contains(&order.terminal) => {
                 Some(Rejection::not_found("terminal", &order.terminal))
             }
-            Instruction::Train(_) if self.manner == Manner::Refuses => Some(Rejection::new(
-                Code::PolicyForbids,
-                "no rule of the owner permits it",
-            )),
+            Instruction::Train(_) | Instruction::Compute(_) if self.manner == Manner::Refuses => Some(
+                Rejection::new(Code::PolicyForbids, "no rule of the owner permits it"),
+            ),
             _ => None,
         };
         let outcome = match (&order.instruction, refusal) {
@@ -268,6 +279,24 @@ impl Node {
         }
         self.disk.outbox.push_back(receipt);
         Ok(accepted.then_some(order))
+    }
+
+    /// Whether it has signed that it accepts an order.
+    pub(crate) fn has_accepted(&self, order: &OrderId) -> bool {
+        let receipt = self
+            .disk
+            .orders
+            .get(order)
+            .map(|signed| signed.open(self.id).unwrap());
+        receipt.is_some_and(|receipt| matches!(receipt.outcome, Outcome::Accepted { .. }))
+    }
+
+    /// Whether it trains for a dataset in this job.
+    pub(crate) fn computes_for(&self, job: &JobId, dataset: &EntityId) -> bool {
+        self.disk.accepted.values().any(|order| match &order.instruction {
+            Instruction::Compute(compute) => order.job.as_ref() == Some(job) && compute.dataset == *dataset,
+            _ => false,
+        })
     }
 
     /// The newest accepted order to train at a place.

@@ -15,6 +15,8 @@ pub(crate) struct Faults {
     pub(crate) odd_manners: bool,
     pub(crate) skewed_clocks: bool,
     pub(crate) client_stops: bool,
+    /// The operator throws nodes out, changes the policy, rolls back.
+    pub(crate) operator: bool,
 }
 
 impl Faults {
@@ -28,6 +30,7 @@ impl Faults {
         odd_manners: false,
         skewed_clocks: false,
         client_stops: false,
+        operator: false,
     };
 }
 
@@ -39,6 +42,8 @@ pub(crate) struct Scenario {
     pub(crate) n_aggregators: u64,
     pub(crate) n_verifiers: u64,
     pub(crate) n_hosts: u64,
+    /// Compute facilities, which half of the sites then train at.
+    pub(crate) n_facilities: u64,
     pub(crate) n_jobs: u64,
     pub(crate) rounds: u32,
     pub(crate) required: u32,
@@ -63,11 +68,13 @@ impl Scenario {
                 odd_manners: chance.happens(400_000),
                 skewed_clocks: chance.happens(300_000),
                 client_stops: chance.happens(100_000),
+                operator: chance.happens(400_000),
             },
             n_sites: chance.between(2, 7),
             n_aggregators: chance.between(1, 4),
             n_verifiers,
             n_hosts,
+            n_facilities: chance.between(0, 3),
             n_jobs: chance.between(1, 3),
             rounds: u32::try_from(chance.between(1, 5)).unwrap(),
             required: u32::try_from(chance.between(1, n_verifiers + 1)).unwrap(),
@@ -88,6 +95,7 @@ impl Scenario {
             n_aggregators: 2,
             n_verifiers: 2,
             n_hosts: 2,
+            n_facilities: 0,
             n_jobs: 1,
             rounds: 2,
             required: 2,

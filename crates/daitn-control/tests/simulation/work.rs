@@ -30,12 +30,20 @@ impl World {
         if !self.nodes[index].up || self.nodes[index].connection != Some(connection) {
             return;
         }
-        let CenterMessage::Order(signed) = message else {
-            return;
+        let signed = match message {
+            CenterMessage::Order(signed) => signed,
+            CenterMessage::Revoked => {
+                self.thrown_out(index);
+                return;
+            }
+            _ => return,
         };
         let (center, now) = (self.center.config.key.id(), self.now);
-        let id = signed.open(center).unwrap().id;
-        match self.nodes[index].take(&signed, center, now) {
+        let received = signed.open(center).unwrap();
+        let id = received.id.clone();
+        let taken = self.nodes[index].take(&signed, center, now);
+        self.truth.decided(&received, self.nodes[index].has_accepted(&id));
+        match taken {
             Ok(Some(order)) => {
                 self.truth.order_taken(&order);
                 self.begin(index, &order);
@@ -263,6 +271,20 @@ impl World {
         let (order, train) = self.nodes[index].train_order(&job, position)?;
         if train.conductor.node != self.nodes[conductor].id || conducts.epoch < order.epoch {
             return None;
+        }
+        if let Some(facility) = &site.compute {
+            assert!(
+                self.truth
+                    .facilities
+                    .contains(&(job.clone(), site.dataset.clone())),
+                "failure 17: {} trains at {}",
+                site.dataset,
+                facility.entity
+            );
+            let facility = &self.nodes[self.index[&facility.node]];
+            if !facility.up || !facility.computes_for(&job, &site.dataset) {
+                return None;
+            }
         }
         let key = (job, position, cycle, input);
         let output = follow(input, &format!("site {position} cycle {cycle}"), &[]);

@@ -5,6 +5,7 @@ use crate::{
     chance::Chance,
     checks::Truth,
     node::{Manner, Node},
+    operator::Deed,
     scenario::Scenario,
 };
 use daitn_control::core::{ConnectionId, Effect, Event, RequestId, Timer};
@@ -89,6 +90,7 @@ pub(crate) enum Happening {
     ClientStops {
         job: usize,
     },
+    Deed(Deed),
 }
 
 /// What a node says.
@@ -117,6 +119,8 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) index: BTreeMap<NodeId, usize>,
     pub(crate) clients: Vec<Client>,
+    /// What the operator waits to be acknowledged.
+    pub(crate) deeds: BTreeMap<RequestId, Deed>,
     pub(crate) admin: Principal,
     pub(crate) truth: Truth,
     /// Requests of nodes that the center has not answered: who, on which connection, which.
@@ -143,6 +147,7 @@ impl World {
             index: BTreeMap::new(),
             clients: vec![Client::default(); usize::try_from(scenario.n_jobs).unwrap()],
             scenario,
+            deeds: BTreeMap::new(),
             admin,
             truth: Truth::default(),
             pending: BTreeMap::new(),
@@ -164,13 +169,21 @@ impl World {
             ("aggregator", scenario.n_aggregators),
             ("verifier", scenario.n_verifiers),
             ("model-host", scenario.n_hosts),
+            ("compute", scenario.n_facilities),
             ("dataset", scenario.n_sites),
         ];
+        let mut facilities = Vec::new();
         for (kind, count) in kinds {
             for n in 0..count {
                 let organisation = format!("org-{}", n % 5);
                 let entity: EntityId = format!("{kind}:{organisation}/{kind}-{n}").parse().unwrap();
+                if kind == "compute" {
+                    facilities.push(entity.clone());
+                }
                 let mut node = Node::new(self.nodes.len() as u64, vec![entity]);
+                if kind == "dataset" && n % 2 == 1 {
+                    node.facilities.clone_from(&facilities);
+                }
                 node.token = Some(self.make_token(&organisation));
                 if scenario.faults.odd_manners {
                     node.manner = self.draw_manner(kind);
@@ -198,12 +211,13 @@ impl World {
                 self.after(wait, Happening::ClientStops { job });
             }
         }
+        self.plan_deeds();
     }
 
     fn draw_manner(&mut self, kind: &str) -> Manner {
         match (kind, self.chance.between(0, 8)) {
-            ("dataset", 0) => Manner::Refuses,
-            ("dataset" | "verifier", 1) => Manner::Silent,
+            ("dataset" | "compute", 0) => Manner::Refuses,
+            ("dataset" | "verifier" | "compute", 1) => Manner::Silent,
             ("verifier", 2) => Manner::Strict,
             ("aggregator", 0) => Manner::Cheats,
             ("aggregator", 1) => Manner::Silent,
@@ -341,6 +355,7 @@ impl World {
             }
             Happening::Client { job } => self.client(job),
             Happening::ClientStops { job } => self.client_stops(job),
+            Happening::Deed(deed) => self.deed(deed),
         }
     }
 
@@ -375,6 +390,7 @@ impl World {
                 self.forget_connection(node);
             }
         }
+        self.repeat_deeds();
         for job in 0..self.clients.len() {
             if self.clients[job].asked.take().is_some() {
                 let wait = self.chance.between(SECOND, 10 * SECOND);
@@ -441,6 +457,10 @@ impl World {
         if self.center.connections.get(&node) != Some(&ConnectionId(connection)) {
             return;
         }
+        assert!(
+            !matches!(message, CenterMessage::Order(_)) || !self.truth.revoked.contains_key(&node),
+            "failure 14: an order to {node}"
+        );
         let rate = self.scenario.faults.message_lost;
         if self.faulty(rate) {
             self.break_off(index);

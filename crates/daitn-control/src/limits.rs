@@ -99,6 +99,9 @@ pub(crate) const HITS_MAX: u32 = 1_000;
 pub(crate) const HITS_DEFAULT: u32 = 50;
 /// Nodes that a node is asked to probe when it joins.
 pub(crate) const PROBES_MAX: usize = 8;
+/// Sites that an aggregator is asked to probe besides, a quarter of a second each at most and four at once: who comes
+/// after it measures the way to it.
+pub(crate) const SITES_PROBED_MAX: usize = 64;
 /// Candidates that a decision record names.
 pub(crate) const CANDIDATES_MAX: usize = 1_000;
 /// Nodes that may fetch one model's weights.

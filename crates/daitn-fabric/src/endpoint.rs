@@ -8,6 +8,7 @@ use crate::{
     error::{BindError, ConnectError, PeerError, Refusal},
     limits,
     link::Link,
+    news::News,
     options::{
         Admit, EndpointLimits, EndpointOptions, address_of, net_report, own_resolver, relay_config,
         relay_mode, transport,
@@ -30,7 +31,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// This node's place on the network; clones are the same endpoint.
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     peers: Mutex<HashMap<NodeId, Peer>>,
     dialled: Mutex<HashMap<Key, Slot>>,
     random: AtomicU64,
+    news: broadcast::Sender<NodeId>,
 }
 
 type Key = (NodeId, Vec<u8>);
@@ -189,14 +191,31 @@ impl Endpoint {
     pub fn set_peer(&self, peer: Peer) -> Result<(), PeerError> {
         // What cannot be dialled is refused here, where its source is still known.
         address_of(&peer)?;
+        let node = peer.node;
         let mut peers = lock(&self.shared.peers);
         if peers.len() >= limits::PEERS_MAX && !peers.contains_key(&peer.node) {
             return Err(PeerError::Full {
                 max: limits::PEERS_MAX,
             });
         }
-        peers.insert(peer.node, peer);
+        let is_news = peers.get(&node) != Some(&peer);
+        peers.insert(node, peer);
+        drop(peers);
+        if is_news {
+            self.is_there(node);
+        }
         Ok(())
+    }
+
+    /// A peer is there again, as somebody who knows says: whoever waits to dial it does so now.
+    pub fn is_there(&self, node: NodeId) {
+        self.shared.is_there(node);
+    }
+
+    /// Signs that peers are there, from now on.
+    #[must_use]
+    pub fn news(&self) -> News {
+        News::new(self.shared.news.subscribe())
     }
 
     /// What the address book says of a peer.
@@ -241,17 +260,15 @@ impl Endpoint {
         if node == shared.node {
             return Err(ConnectError::ToSelf(node));
         }
+        let mut news = self.news();
         let dial = async {
-            let slot = shared.slot(node, alpn)?;
-            let mut current = slot.lock().await;
-            if let Some(connection) = current.as_ref().filter(|connection| connection.is_open()) {
-                return Ok(connection.clone());
+            loop {
+                tokio::select! {
+                    result = shared.reach(node, alpn) => return result,
+                    // What is dialled may be where the peer was before.
+                    () = news.of(std::slice::from_ref(&node)) => {}
+                }
             }
-            *current = None;
-            let connection = shared.dial(node, alpn).await?;
-            *current = Some(connection.clone());
-            serve::attend(shared, connection.clone());
-            Ok(connection)
         };
         let result = tokio::select! {
             result = tokio::time::timeout(within, dial) => result,
@@ -275,10 +292,21 @@ impl Endpoint {
         alpn: &[u8],
         within: Duration,
     ) -> Result<Connection, ConnectError> {
-        match self.inbound(node, alpn) {
-            Some(connection) => Ok(connection),
-            None => self.connect(node, alpn, within).await,
-        }
+        let mut news = self.news();
+        let reaching = async {
+            loop {
+                if let Some(connection) = self.inbound(node, alpn) {
+                    return Ok(connection);
+                }
+                tokio::select! {
+                    result = self.connect(node, alpn, within) => return result,
+                    // It may have dialled in meanwhile.
+                    () = news.of(std::slice::from_ref(&node)) => {}
+                }
+            }
+        };
+        let reached = tokio::time::timeout(within, reaching).await;
+        reached.unwrap_or(Err(ConnectError::TimedOut { node, within }))
     }
 
     /// The newest open connection that a node has dialled itself, if any.
@@ -404,6 +432,7 @@ impl Shared {
             peers: Mutex::default(),
             dialled: Mutex::default(),
             random: AtomicU64::new(seed),
+            news: broadcast::Sender::new(limits::NEWS_KEPT),
         }
     }
 
@@ -440,6 +469,30 @@ impl Shared {
             }
         }
         Ok(dialled.entry(key).or_default().clone())
+    }
+
+    /// The open connection that this side has dialled, or a new one.
+    async fn reach(self: &Arc<Self>, node: NodeId, alpn: &[u8]) -> Result<Connection, ConnectError> {
+        let slot = self.slot(node, alpn)?;
+        let mut current = slot.lock().await;
+        if let Some(connection) = current.as_ref().filter(|connection| connection.is_open()) {
+            return Ok(connection.clone());
+        }
+        *current = None;
+        let connection = self.dial(node, alpn).await?;
+        *current = Some(connection.clone());
+        serve::attend(self, connection.clone());
+        Ok(connection)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_peer_silently(&self, peer: Peer) {
+        lock(&self.peers).insert(peer.node, peer);
+    }
+
+    pub(crate) fn is_there(&self, node: NodeId) {
+        // An error means that nobody waits for anybody.
+        let _ = self.news.send(node);
     }
 
     async fn dial(&self, node: NodeId, alpn: &[u8]) -> Result<Connection, ConnectError> {

@@ -17,6 +17,8 @@ mod connection;
 
 mod options;
 
+mod news;
+
 mod endpoint;
 
 mod serve;
@@ -36,6 +38,7 @@ pub use endpoint::Endpoint;
 pub use error::{BindError, ConnectError, PeerError, Refusal, RelayError, SessionError};
 pub use limits::{CONTROL_ALPN, DATA_ALPN};
 pub use link::Link;
+pub use news::News;
 pub use options::{Admit, EndpointLimits, EndpointOptions};
 pub use probe::{Effort, Probe};
 pub use relay::{Relay, RelayAccess, RelayDoor, RelayOptions, RelayTls, certificates};

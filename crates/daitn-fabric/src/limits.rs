@@ -53,6 +53,10 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A connection that lived this long was a good one: the next wait begins anew.
 pub(crate) const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(5);
+/// Signs that a peer is there which a waiter may be behind; past them it is woken once for nothing.
+pub(crate) const NEWS_KEPT: usize = 256;
+/// A waiter is woken by signs this often at most.
+pub(crate) const NEWS_EVERY: Duration = Duration::from_secs(1);
 /// One attempt to dial in a kept link.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 

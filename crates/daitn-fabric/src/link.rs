@@ -19,8 +19,13 @@ pub struct Link {
 
 impl Link {
     pub(crate) fn new(endpoint: Endpoint, node: NodeId, alpn: &'static [u8]) -> Self {
+        let backoff = Backoff::new(endpoint.random());
+        Self::with_backoff(endpoint, node, alpn, backoff)
+    }
+
+    fn with_backoff(endpoint: Endpoint, node: NodeId, alpn: &'static [u8], backoff: Backoff) -> Self {
         let (set, current) = watch::channel(None);
-        let task = AbortOnDropHandle::new(tokio::spawn(keep(endpoint, node, alpn, set)));
+        let task = AbortOnDropHandle::new(tokio::spawn(keep(endpoint, node, alpn, backoff, set)));
         Self { current, _task: task }
     }
 
@@ -41,9 +46,15 @@ impl Link {
     }
 }
 
-async fn keep(endpoint: Endpoint, node: NodeId, alpn: &'static [u8], set: watch::Sender<Option<Connection>>) {
-    let mut backoff = Backoff::new(endpoint.random());
+async fn keep(
+    endpoint: Endpoint,
+    node: NodeId,
+    alpn: &'static [u8],
+    mut backoff: Backoff,
+    set: watch::Sender<Option<Connection>>,
+) {
     let stop = endpoint.shared.stop.clone();
+    let mut news = endpoint.news();
     let keeping = async {
         loop {
             match endpoint.connect(node, alpn, DIAL_TIMEOUT).await {
@@ -59,11 +70,88 @@ async fn keep(endpoint: Endpoint, node: NodeId, alpn: &'static [u8], set: watch:
                 }
                 Err(error) => tracing::debug!(%node, "not connected: {error}"),
             }
-            tokio::time::sleep(backoff.after_failure()).await;
+            tokio::select! {
+                () = tokio::time::sleep(backoff.after_failure()) => {}
+                () = news.of(std::slice::from_ref(&node)) => backoff.reset(),
+            }
         }
     };
     tokio::select! {
         () = keeping => {}
         () = stop.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CONTROL_ALPN, EndpointOptions, Routes};
+    use std::{net::Ipv4Addr, time::Duration};
+
+    /// Longer than anything here takes, and far shorter than the link would wait by itself.
+    const PLENTY: Duration = Duration::from_secs(60);
+    const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+
+    async fn server(key: u8) -> Endpoint {
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        let endpoint = Endpoint::bind(EndpointOptions::new([key; 32]).bound_to(address))
+            .await
+            .unwrap();
+        endpoint.serve(Routes::new().on(CONTROL_ALPN, 10, |_| async {}));
+        endpoint
+    }
+
+    /// A link whose peer is lost, and which would not dial again today.
+    async fn lost() -> (Endpoint, Link) {
+        let (here, there) = (server(1).await, server(2).await);
+        here.set_peer(there.peer()).unwrap();
+        let backoff = Backoff::between(1, FOR_EVER, FOR_EVER);
+        let mut link = Link::with_backoff(here.clone(), there.node(), CONTROL_ALPN, backoff);
+        link.connected().await.unwrap();
+        there.shutdown(PLENTY).await;
+        let lost = link.current.wait_for(Option::is_none);
+        tokio::time::timeout(PLENTY, lost).await.unwrap().unwrap();
+        (here, link)
+    }
+
+    async fn is_back(link: &mut Link) {
+        tokio::time::timeout(PLENTY, link.connected())
+            .await
+            .expect("the link does not wait")
+            .unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_link_dials_at_once_when_its_peer_is_told_to_be_elsewhere() {
+        let (here, mut link) = lost().await;
+        here.set_peer(server(2).await.peer()).unwrap();
+        is_back(&mut link).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_link_dials_at_once_when_its_peer_has_dialled_in() {
+        let (here, mut link) = lost().await;
+        let there = server(2).await;
+        // The address book is right, but nobody has said so.
+        here.shared.set_peer_silently(there.peer());
+        there.set_peer(here.peer()).unwrap();
+        there.connect(here.node(), CONTROL_ALPN, PLENTY).await.unwrap();
+        is_back(&mut link).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_who_turn_each_other_away_are_not_woken_at_the_speed_of_the_line() {
+        let here = server(1).await;
+        let mut news = here.news();
+        let node = NodeId([7; 32]);
+        here.is_there(node);
+        tokio::time::timeout(PLENTY, news.of(std::slice::from_ref(&node)))
+            .await
+            .unwrap();
+        here.is_there(node);
+        here.is_there(NodeId([8; 32]));
+        let again =
+            tokio::time::timeout(Duration::from_millis(20), news.of(std::slice::from_ref(&node))).await;
+        assert!(again.is_err(), "woken twice within a moment");
     }
 }

@@ -202,6 +202,7 @@ async fn accept_connection(
         }
         of_node.push(connection.clone());
     }
+    shared.is_there(node);
     add(&shared.counters.connections_total, 1);
     tokio::select! {
         () = accept_streams(&shared, &connection) => {}

@@ -58,6 +58,10 @@ impl Desk {
             CenterMessage::Order(signed) => self.order(signed).await,
             CenterMessage::Peers(peers) => {
                 self.shared.learn(&peers);
+                // The center tells of who has moved or come back.
+                for peer in &peers {
+                    self.shared.endpoint.is_there(peer.node);
+                }
                 Ok(())
             }
             CenterMessage::Probe(peers) => {

@@ -32,9 +32,14 @@ impl Core {
         match self.admit_descriptor(node, signed) {
             Ok(None) => turn.done(request),
             Ok(Some(descriptor)) => {
+                let is_aggregator = descriptor.entity.kind == EntityKind::Aggregator;
                 self.put_descriptor(turn, signed, descriptor);
                 turn.done(request);
                 self.introduce_gateways(turn, node);
+                if is_aggregator {
+                    // The sites were here before it and could not be asked to measure the way to it.
+                    self.ask_for_probes(turn, node);
+                }
             }
             Err(rejection) => turn.reply_node(request, Err(rejection)),
         }

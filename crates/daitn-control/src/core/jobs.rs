@@ -430,7 +430,7 @@ impl Core {
         self.review_all_deployments(turn);
     }
 
-    /// A node is reached elsewhere now: those who work with it are told.
+    /// A node is reached elsewhere now, or is back: those who work with it are told.
     pub(super) fn tell_of_move(&self, turn: &mut Turn<'_>, peer: &Peer) {
         for job in &self.jobs.active {
             let Some(entry) = self.jobs.by_id.get(job) else {

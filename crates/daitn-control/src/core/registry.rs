@@ -7,7 +7,7 @@ use crate::{
         nodes::{Node, NodeRecord},
         turn::{Decision, Turn},
     },
-    limits::{NODES_MAX, PROBES_MAX},
+    limits::{NODES_MAX, PROBES_MAX, SITES_PROBED_MAX},
 };
 use daitn_messages::{
     BUILD, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
@@ -66,13 +66,14 @@ impl Core {
             _ => {}
         }
         let known = self.nodes.get_mut(node).expect("a member, or enrolled just now");
-        let moved = known.record.peer != peer;
+        // Who waits for it may otherwise wait out a backoff that has grown long.
+        let is_news = known.record.peer != peer || !known.is_online();
         known.record.peer = peer.clone();
         known.record.build = build;
         known.record.last_seen = turn.now;
         turn.batch.put(Family::Nodes, node.to_string(), &known.record);
         let record = known.record.clone();
-        if moved {
+        if is_news {
             self.tell_of_move(turn, &peer);
         }
         let kinds = EntityKind::ALL
@@ -187,8 +188,9 @@ impl Core {
         }
     }
 
-    /// Asks a node that came to measure its ways to a few others: to aggregators first, since every plan uses them.
-    fn ask_for_probes(&self, turn: &mut Turn<'_>, node: NodeId) {
+    /// Asks a node that came to measure its ways to a few others: to aggregators first, since every plan uses them, and
+    /// an aggregator to sites. Plans assume a long way where none was measured.
+    pub(super) fn ask_for_probes(&self, turn: &mut Turn<'_>, node: NodeId) {
         let known = |other: &&Node| other.is_available() && other.record.node != node;
         let aggregators = self.nodes.with_kind(EntityKind::Aggregator).filter(known);
         let hosts = self.nodes.with_kind(EntityKind::ModelHost).filter(known);
@@ -197,6 +199,19 @@ impl Core {
             if peers.len() < PROBES_MAX && peers.iter().all(|peer| peer.node != other.record.node) {
                 peers.push(other.record.peer.clone());
             }
+        }
+        if self
+            .nodes
+            .get(node)
+            .is_some_and(|n| n.has(&[EntityKind::Aggregator]))
+        {
+            let sites = self.nodes.with_kind(EntityKind::Dataset).filter(known);
+            let sites = sites.map(|site| site.record.peer.clone()).take(SITES_PROBED_MAX);
+            peers.extend(
+                sites
+                    .filter(|site| peers.iter().all(|peer| peer.node != site.node))
+                    .collect::<Vec<_>>(),
+            );
         }
         if !peers.is_empty() {
             turn.send(node, CenterMessage::Probe(peers));

@@ -6,7 +6,7 @@ use crate::{
     limits::PLANNING_MAX,
 };
 use daitn_messages::{
-    control::{Enrolment, Hello, JoinToken, NodeMessage},
+    control::{CenterMessage, Enrolment, Hello, JoinToken, NodeMessage},
     descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
     ids::{ArtifactId, EntityId, EntityKind, JobId, NodeId},
     job::{JobEvent, JobPhase, JobView, Waiting},
@@ -107,7 +107,7 @@ impl Fixture {
         }
     }
 
-    fn join(&mut self, number: u8, entity: &EntityId) {
+    fn join(&mut self, number: u8, entity: &EntityId) -> Vec<Effect> {
         let new = NewToken {
             organisation: entity.organisation.clone(),
             terminals: Vec::new(),
@@ -150,6 +150,7 @@ impl Fixture {
                 .iter()
                 .any(|effect| matches!(effect, Effect::ReplyNode { reply: Ok(_), .. }))
         );
+        effects
     }
 
     fn train(&mut self, model: &str) -> JobView {
@@ -672,4 +673,29 @@ fn plans_are_made_apart_and_so_many_at_once() {
     assert_eq!(refusal.code, Code::StalePlan);
     // One was answered: there is room for one again.
     assert!(matches!(ask(&mut fixture, 3_001).as_slice(), [Effect::Plan(_)]));
+}
+
+#[test]
+fn an_aggregator_that_comes_after_the_sites_measures_the_ways_to_them() {
+    let mut fixture = Fixture::new();
+    let late: EntityId = "aggregator:z/late".parse().unwrap();
+    let effects = fixture.join(9, &late);
+    let probed: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send { node, message } if *node == NodeKey::from_bytes(&[9; 32]).id() => Some(message),
+            _ => None,
+        })
+        .filter_map(|message| match message.as_ref() {
+            CenterMessage::Probe(peers) => Some(peers.iter().map(|peer| peer.node).collect::<Vec<_>>()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    for site in [1, 2] {
+        assert!(
+            probed.contains(&NodeKey::from_bytes(&[site; 32]).id()),
+            "site {site} of {probed:?}"
+        );
+    }
 }

@@ -233,6 +233,10 @@ impl Endpoint {
                     found,
                 });
             }
+            if fetch.durability == Durability::Durable {
+                let store = store.clone();
+                blocking(move || store.flush(id)).await?;
+            }
             return Ok(FetchReport {
                 bytes_resumed: bytes,
                 ..FetchReport::default()
@@ -279,6 +283,7 @@ impl Endpoint {
         let mut failures: Vec<Option<HolderFailure>> = vec![None; holders.len()];
         let mut backoff = Backoff::new(self.random());
         let since = Instant::now();
+        let mut news = self.news();
         loop {
             for (n, holder) in holders.iter().enumerate() {
                 if failures[n]
@@ -306,7 +311,10 @@ impl Endpoint {
                     failures,
                 });
             }
-            tokio::time::sleep(backoff.after_failure()).await;
+            tokio::select! {
+                () = tokio::time::sleep(backoff.after_failure()) => {}
+                () = news.of(holders) => backoff.reset(),
+            }
         }
     }
 

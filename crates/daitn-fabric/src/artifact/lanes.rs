@@ -14,6 +14,7 @@ use crate::{
     endpoint::{Endpoint, lock},
     error::SessionError,
     limits::{FETCH_LANES, RUN_PIECES_FIRST},
+    news::News,
     session::Session,
 };
 use bytes::BytesMut;
@@ -141,10 +142,11 @@ impl Job {
     }
 
     async fn lane(self: Arc<Self>, mut begun: Option<(Claim, Session)>) {
+        let mut heard = self.endpoint.news();
         loop {
             let (claim, session) = match begun.take() {
                 Some((claim, session)) => (claim, Some(session)),
-                None => match self.next().await {
+                None => match self.next(&mut heard).await {
                     Some(claim) => (claim, None),
                     None => return,
                 },
@@ -155,7 +157,7 @@ impl Job {
         }
     }
 
-    async fn next(&self) -> Option<Claim> {
+    async fn next(&self, heard: &mut News) -> Option<Claim> {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
@@ -173,10 +175,11 @@ impl Job {
                 Next::Ask(claim) => return Some(claim),
                 Next::Done | Next::NobodyLeft => return None,
                 Next::Wait(None) => news.await,
-                Next::Wait(Some(until)) => {
-                    // Either will do.
-                    let _ = tokio::time::timeout_at(until.into(), news).await;
-                }
+                Next::Wait(Some(until)) => tokio::select! {
+                    () = tokio::time::sleep_until(until.into()) => {}
+                    () = news => {}
+                    () = heard.of(&self.holders) => lock(&self.state).schedule.ask_now(),
+                },
             }
         }
     }

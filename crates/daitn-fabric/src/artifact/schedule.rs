@@ -163,6 +163,13 @@ impl Schedule {
         }
     }
 
+    /// Whoever was to be spared for a while may be asked now.
+    pub(super) fn ask_now(&mut self) {
+        for holder in &mut self.holders {
+            holder.not_before = None;
+        }
+    }
+
     fn give_back(&mut self, claim: &Claim) {
         self.holders[claim.holder].lanes -= 1;
         for piece in claim.pieces.clone() {

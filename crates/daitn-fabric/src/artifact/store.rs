@@ -65,6 +65,14 @@ impl Store {
             let path = directory.join(sub);
             fs::create_dir_all(&path).map_err(|e| disk("making", &path, e))?;
         }
+        // A flushed file in a directory whose own name is not on disk is lost with it.
+        sync_directory(directory)?;
+        sync_directory(
+            directory
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new(".")),
+        )?;
         let path = directory.join("LOCK");
         let file = OpenOptions::new()
             .create(true)
@@ -342,11 +350,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let to = self.object(id);
         let directory = to.parent().expect("objects lie two levels down");
-        if self.bytes_of(id) == Some(tree.bytes()) {
-            remove_if_there(from)?;
-            return Ok(false);
-        }
-        let new = !directory.is_dir();
+        // Also over what is there: that may never have been flushed, and be torn since a power cut.
+        let is_new = self.bytes_of(id) != Some(tree.bytes());
         fs::create_dir_all(directory).map_err(|e| disk("making", directory, e))?;
         // First the hashes, so that an artifact is never without.
         if tree.n_pieces() > 1 {
@@ -356,12 +361,33 @@ impl Store {
         }
         fs::rename(from, &to).map_err(|e| disk("renaming", from, e))?;
         if durability == Durability::Durable {
-            sync_directory(directory)?;
-            if new {
-                sync_directory(&self.shared.directory.join("objects"))?;
-            }
+            self.sync_way_to(directory)?;
         }
-        Ok(true)
+        Ok(is_new)
+    }
+
+    /// Makes an artifact durable that was put or fetched without that. Blocks.
+    ///
+    /// # Errors
+    /// Where it is not here, or the disk fails.
+    pub fn flush(&self, id: ArtifactId) -> Result<(), StoreError> {
+        let path = self.object(id);
+        let flush = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+        flush(&path).map_err(|error| self.missing(id, &path, error))?;
+        let hashes = pieces(&path);
+        match flush(&hashes) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(disk("flushing", &hashes, error));
+            }
+            _ => {}
+        }
+        self.sync_way_to(path.parent().expect("objects lie two levels down"))
+    }
+
+    /// The directory of an object, and the one above it: who made it may not have flushed that.
+    fn sync_way_to(&self, directory: &Path) -> Result<(), StoreError> {
+        sync_directory(directory)?;
+        sync_directory(&self.shared.directory.join("objects"))
     }
 
     fn tree_of(&self, id: ArtifactId, file: &File, bytes: u64) -> Result<Tree, StoreError> {

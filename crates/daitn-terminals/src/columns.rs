@@ -27,7 +27,7 @@ const HASH_STEP_BYTES: usize = 256 * 1024;
 /// What the configuration says of the columns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Declared<'a> {
-    /// Columns that may be used; empty: all numbers but the target.
+    /// Columns that may be used; empty: all that are fit, but the target.
     pub features: &'a [String],
     /// The column that is predicted.
     pub target: &'a str,
@@ -66,17 +66,19 @@ impl Columns {
         };
         let target = column(declared.target)?;
         let features = if declared.features.is_empty() {
-            let numbers = inspection
+            let fit = inspection
                 .columns
                 .iter()
-                .filter(|c| c.kind != Kind::Text && c.name != declared.target);
-            numbers.map(|column| column.name.clone()).collect()
+                .filter(|c| c.unfit().is_none() && c.name != declared.target);
+            fit.map(|column| column.name.clone()).collect()
         } else {
             for name in declared.features {
-                if column(name)?.kind == Kind::Text {
+                if let Some(unfit) = column(name)?.unfit() {
+                    let shown: String = name.chars().filter(|c| !c.is_control()).collect();
                     return Err(unusable(format!(
-                        "the column `{name}` holds text: only numbers can be features"
-                    )));
+                        "the column `{shown}` cannot be a feature: {unfit}"
+                    ))
+                    .with_hint("Take it out of `features`, or mend the file: only finite numbers, one in each row, can be used."));
                 }
             }
             declared.features.to_vec()
@@ -406,6 +408,29 @@ mod tests {
             !error.message.contains('v') || !error.message.contains("`v`"),
             "a label is data: {error}"
         );
+    }
+
+    #[test]
+    fn what_no_model_can_be_fed_from_is_no_feature() {
+        let csv = "a,half,odd,wide,\"b\u{7}\",label\n1,,nan,1e300,1,u\n2,4,1,1,2,v\n";
+        assert_eq!(columns(csv, OF_LABEL).unwrap().features, ["a"]);
+        for (name, why) in [
+            ("half", "no value in 1 rows"),
+            ("odd", "NaN or infinite in 1 rows"),
+            ("wide", "3.4e38"),
+            ("b\u{7}", "control"),
+        ] {
+            let features = [name.to_owned()];
+            let declared = Declared {
+                features: &features,
+                ..OF_LABEL
+            };
+            let error = columns(csv, declared).unwrap_err();
+            assert!(
+                error.message.contains(why) && !error.message.contains('\u{7}'),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -28,8 +28,10 @@ pub enum Kind {
 pub struct ColumnInspection {
     /// Its name.
     pub name: String,
-    /// What its values are; text where there are none.
+    /// What its values are; text where there are none, or where not all are finite.
     pub kind: Kind,
+    /// Numbers that are none: NaN and infinities, where all values are written as numbers.
+    pub n_not_finite: u64,
     /// Empty fields and nulls.
     pub n_missing: u64,
     /// Smallest and largest value of numbers.
@@ -45,6 +47,49 @@ pub struct Inspection {
     pub n_rows: u64,
     /// The columns, in the order of the file.
     pub columns: Vec<ColumnInspection>,
+}
+
+impl ColumnInspection {
+    /// Why models cannot be fed from the column, if they cannot.
+    #[must_use]
+    pub fn unfit(&self) -> Option<Unfit> {
+        if self.name.chars().any(char::is_control) {
+            Some(Unfit::Name)
+        } else if self.n_not_finite > 0 {
+            Some(Unfit::NotFinite(self.n_not_finite))
+        } else if self.kind == Kind::Text {
+            Some(Unfit::Text)
+        } else if self.n_missing > 0 {
+            Some(Unfit::Missing(self.n_missing))
+        } else if self
+            .range
+            .is_some_and(|(low, high)| low.abs().max(high.abs()) > f64::from(f32::MAX))
+        {
+            Some(Unfit::TooLarge)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why models cannot be fed from a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// Its name.
+    #[error("its name has control characters")]
+    Name,
+    /// NaN or infinities.
+    #[error("NaN or infinite in {0} rows")]
+    NotFinite(u64),
+    /// Not numbers, or nothing.
+    #[error("text, or no values")]
+    Text,
+    /// Empty fields.
+    #[error("no value in {0} rows")]
+    Missing(u64),
+    /// Beyond single precision.
+    #[error("numbers beyond 3.4e38")]
+    TooLarge,
 }
 
 impl Inspection {
@@ -66,6 +111,7 @@ struct Column {
     name: String,
     all_integers: bool,
     all_numbers: bool,
+    n_not_finite: u64,
     n_values: u64,
     n_missing: u64,
     range: Option<(f64, f64)>,
@@ -80,6 +126,7 @@ impl Inspector {
             name,
             all_integers: true,
             all_numbers: true,
+            n_not_finite: 0,
             n_values: 0,
             n_missing: 0,
             range: None,
@@ -101,12 +148,13 @@ impl Inspector {
         column.n_values += 1;
         if column.all_numbers {
             match text.parse::<f64>() {
-                Ok(value) if value.is_finite() => {
+                Ok(value) if !value.is_finite() => column.n_not_finite += 1,
+                Ok(value) => {
                     let (low, high) = column.range.unwrap_or((value, value));
                     column.range = Some((low.min(value), high.max(value)));
                     column.all_integers = column.all_integers && text.parse::<i64>().is_ok();
                 }
-                _ => column.all_numbers = false,
+                Err(_) => column.all_numbers = false,
             }
         }
         self.count(position, text);
@@ -143,7 +191,13 @@ impl Inspector {
             return Err(DataError::TooManyRows);
         }
         let columns = self.columns.into_iter().map(|column| {
-            let kind = match (column.n_values > 0 && column.all_numbers, column.all_integers) {
+            let n_not_finite = if column.all_numbers {
+                column.n_not_finite
+            } else {
+                0
+            };
+            let finite = column.n_values > 0 && column.all_numbers && n_not_finite == 0;
+            let kind = match (finite, column.all_integers) {
                 (true, true) => Kind::Integer,
                 (true, false) => Kind::Number,
                 (false, _) => Kind::Text,
@@ -152,6 +206,7 @@ impl Inspector {
             ColumnInspection {
                 name: column.name,
                 kind,
+                n_not_finite,
                 n_missing: column.n_missing,
                 range,
                 distinct: column.distinct,

@@ -126,3 +126,63 @@ fn a_description_without_a_policy_or_with_a_broken_one_is_refused() {
         );
     }
 }
+
+#[test]
+fn columns_that_no_model_can_be_fed_from_are_left_aside_and_publishing_checks_the_data() {
+    let mut lab = Lab::start();
+    let data = lab.write(
+        "odd.csv",
+        "age,note,gap,rate,\"b\u{7}\",sick\n40,x,,nan,1,yes\n50,y,2,1,2,no\n60,z,3,2,3,no\n",
+    );
+    let file = lab.path("odd.toml");
+    let init = [
+        "data",
+        "init",
+        data.to_str().unwrap(),
+        "--file",
+        file.to_str().unwrap(),
+        "--name",
+        "odd",
+        "--target",
+        "sick",
+        "--jurisdiction",
+        "DE",
+        "--creator",
+        "owner",
+    ];
+    let made = lab.json(&init).data();
+    let aside: Vec<(&str, &str)> = made["left_aside"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|left| (left["column"].as_str().unwrap(), left["why"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        aside,
+        [
+            ("note", "text, or no values"),
+            ("gap", "no value in 1 rows"),
+            ("rate", "NaN or infinite in 1 rows"),
+            ("b\u{7}", "its name has control characters"),
+        ]
+    );
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains("features = [\"age\"]") && !text.contains('\u{7}'),
+        "{text}"
+    );
+
+    // A node that does not run: what it would refuse is refused now, and nothing is left in its directory.
+    drop(lab.node("owner"));
+    std::fs::write(&file, text.replace("[\"age\"]", "[\"age\", \"gap\"]")).unwrap();
+    let publish = ["data", "publish", file.to_str().unwrap(), "--node-dir", "owner"];
+    let refused = lab.json(&publish).error();
+    assert!(
+        refused["message"].as_str().unwrap().contains("`gap`"),
+        "{refused}"
+    );
+    let terminals = std::fs::read_dir(lab.path("owner/terminals")).map_or(0, Iterator::count);
+    assert_eq!(terminals, 0);
+    std::fs::write(&file, text).unwrap();
+    lab.run(&publish).ok();
+}

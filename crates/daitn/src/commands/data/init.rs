@@ -114,6 +114,11 @@ pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
     let shown = file.display().to_string();
     let text = description(arguments, &data, (&name, &target), &inspection)?;
     std::fs::write(&file, text).map_err(|error| Failure::io(&file, &error))?;
+    let left_aside = left_aside(&target, &inspection);
+    for left in &left_aside {
+        app.output
+            .say(format!("Left aside: {}: {}", left.shown(), left.why));
+    }
     app.output.say(format!(
         "{}, {}. Read the policy in {shown}, then:\n  daitn data validate {shown}\n  daitn data preview {shown} --organisation NAME",
         counted(inspection.n_rows, "record"),
@@ -124,6 +129,7 @@ pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
         name,
         target,
         n_rows: inspection.n_rows,
+        left_aside,
     })?;
     Ok(Exit::Done)
 }
@@ -149,12 +155,17 @@ fn name(arguments: &Arguments) -> Result<Slug, Failure> {
 fn target(arguments: &Arguments, inspection: &Inspection) -> Result<String, Failure> {
     if let Some(target) = &arguments.target {
         return match inspection.column(target) {
+            Some(column) if column.name.chars().any(char::is_control) => Err(Failure::usage(
+                "the name of the column to predict has control characters: rename it in the file",
+            )),
             Some(column) => Ok(column.name.clone()),
             None => Err(Failure::usage(format!("the file has no column `{target}`"))),
         };
     }
     let could_be = |column: &&daitn_engine::data::ColumnInspection| {
         column.kind != Kind::Number
+            && column.n_not_finite == 0
+            && !column.name.chars().any(char::is_control)
             && column
                 .distinct
                 .as_ref()
@@ -184,9 +195,15 @@ fn description(
     let columns: Vec<&str> = inspection
         .columns
         .iter()
+        .filter(|c| c.unfit().is_none() && c.name != target)
         .map(|c| c.name.as_str())
-        .filter(|c| *c != target)
         .collect();
+    if columns.is_empty() {
+        return Err(
+            Failure::usage("no column can be a feature: each holds text or lacks values")
+                .hint("Features are columns of finite numbers with a value in each row."),
+        );
+    }
     let mut text = String::new();
     let mut key = |comment: &str, name: &str, value: String| {
         // Writing to a string does not fail.
@@ -210,8 +227,12 @@ fn description(
         quoted(&data.to_string_lossy()),
     );
     let listed: Vec<String> = columns.iter().map(|c| quoted(c)).collect();
-    let about = "Columns that may be used as features, all of them numbers. Take out what may not.";
-    key(about, "features", format!("[{}]", listed.join(", ")));
+    let mut about =
+        "Columns that may be used as features, all of them numbers. Take out what may not.".to_owned();
+    for left in left_aside(target, inspection) {
+        about.push_str(&format!("\n# Left aside: {}: {}.", left.shown(), left.why));
+    }
+    key(&about, "features", format!("[{}]", listed.join(", ")));
     key("The column that can be predicted.", "target", quoted(target));
     if !arguments.classes.is_empty() {
         let classes: Vec<String> = arguments.classes.iter().map(|c| quoted(c)).collect();
@@ -280,6 +301,34 @@ struct Written {
     name: Slug,
     target: String,
     n_rows: u64,
+    /// Columns that cannot be features.
+    left_aside: Vec<LeftAside>,
+}
+
+/// A column that cannot be a feature.
+#[derive(Serialize)]
+struct LeftAside {
+    column: String,
+    why: String,
+}
+
+impl LeftAside {
+    /// The name in quotation marks, fit for a comment and a terminal, whatever the file has in it.
+    fn shown(&self) -> String {
+        const CHARS_MAX: usize = 80;
+        format!("{:?}", self.column.chars().take(CHARS_MAX).collect::<String>())
+    }
+}
+
+fn left_aside(target: &str, inspection: &Inspection) -> Vec<LeftAside> {
+    let others = inspection.columns.iter().filter(|column| column.name != target);
+    let unfit = others.filter_map(|column| Some((column, column.unfit()?)));
+    unfit
+        .map(|(column, why)| LeftAside {
+            column: column.name.clone(),
+            why: why.to_string(),
+        })
+        .collect()
 }
 
 impl Shown for Written {

@@ -84,6 +84,10 @@ pub(super) async fn preview(app: &App, arguments: PreviewArguments) -> Ending {
 /// Gives a description to a node.
 pub(super) async fn publish(app: &App, arguments: PublishArguments) -> Ending {
     let options = load(&arguments.file)?;
+    // As a running node would: what is found wrong only when the node is started would be found by nobody who can mend it.
+    let key = crate::files::key(&arguments.node_dir.join("node.key"))?;
+    let organisation = Member::load(&arguments.node_dir)?.organisation;
+    preview::descriptor(options.clone(), organisation, Some(key)).await?;
     let written = terminal::write(&arguments.node_dir, &options)?;
     let published = terminal::tell(&arguments.node_dir, written).await?;
     app.output.show(&published)?;

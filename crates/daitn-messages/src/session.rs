@@ -47,6 +47,12 @@ pub enum SessionRequest {
     Infer(InferQuery),
     /// Gateway to agent host: relay the HTTP request whose body follows as bytes.
     Agent(AgentCall),
+    /// Model host to who has the weights: let me fetch them. The center's signed order to serve them follows as a frame,
+    /// by which their holder knows a host that it was not told of.
+    Present {
+        /// The weights.
+        weights: ArtifactId,
+    },
 }
 
 /// One training step of one site.
@@ -69,6 +75,10 @@ pub struct TrainStep {
     pub control: Option<ArtifactRef>,
     /// Who has them, best first: the conductor, or the site before this one in the chain.
     pub holders: Vec<Peer>,
+    /// One more than the last cycle whose result has this site's work in it; zero: none has; absent: not known. SCAFFOLD's
+    /// own variate is the one after that cycle: what a step made that was not counted has not happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_cycles: Option<u32>,
 }
 
 /// Keep a conductor's state. A frame follows: the conductor's signed work order, by which a spare knows that it is one,
@@ -140,6 +150,8 @@ pub enum SessionReply {
     Trained(Signed<Receipt>),
     /// The state is kept, durably.
     Kept,
+    /// The weights may be fetched.
+    Permitted,
     /// The new parameters follow (and for SCAFFOLD c_k), little-endian f32.
     Computed {
         /// Optimiser steps taken.

@@ -92,6 +92,7 @@ fn arb_request() -> impl Strategy<Value = SessionRequest> {
                     input,
                     control: (epoch % 2 == 0).then_some(input),
                     holders,
+                    counted_cycles: (cycle % 3 > 0).then_some(cycle),
                 })
             ),
         (any::<u32>(), any::<u32>(), any::<[u8; 10]>()).prop_map(|(version, n_rows, random)| {

@@ -56,16 +56,27 @@ fn disk(doing: &'static str, path: &Path, source: io::Error) -> DurableError {
     }
 }
 
-/// Makes a directory that only its owner reads, with its parents.
+/// Makes a directory that only its owner reads, with its parents, durably: what lies in a directory whose own name is not
+/// on disk is lost with it.
 ///
 /// # Errors
 /// What the disk says.
 pub(crate) fn make_directory(path: &Path) -> Result<(), DurableError> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_directory(parent)?;
+    }
+    let made = match fs::DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    };
+    #[cfg(test)]
+    trace::note(path, || trace::Op::Directory(path.to_owned()));
+    made.and_then(|()| flush_directory_of(path))
         .map_err(|error| disk("making", path, error))
 }
 
@@ -99,10 +110,16 @@ fn put<T: Serialize>(path: &Path, value: &T, flush: bool) -> io::Result<()> {
         .open(&beside)?;
     file.write_all(&ArtifactId::of(&payload).0)?;
     file.write_all(&payload)?;
+    #[cfg(test)]
+    trace::note(&beside, || trace::Op::Write(beside.clone(), false));
     if flush {
         file.sync_all()?;
     }
+    #[cfg(test)]
+    trace::note(&beside, || trace::Op::Write(beside.clone(), flush));
     fs::rename(&beside, path)?;
+    #[cfg(test)]
+    trace::note(path, || trace::Op::Rename(beside.clone(), path.to_owned()));
     if flush { flush_directory_of(path) } else { Ok(()) }
 }
 
@@ -140,6 +157,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Durabl
 pub(crate) fn place(beside: &Path, path: &Path) -> Result<(), DurableError> {
     let place = || {
         fs::rename(beside, path)?;
+        #[cfg(test)]
+        trace::note(path, || trace::Op::Rename(beside.to_owned(), path.to_owned()));
         flush_directory_of(path)
     };
     place().map_err(|error| disk("writing", path, error))
@@ -150,6 +169,8 @@ pub(crate) fn place(beside: &Path, path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// What the disk says.
 pub(crate) fn remove(path: &Path) -> Result<(), DurableError> {
+    #[cfg(test)]
+    trace::note(path, || trace::Op::Remove(path.to_owned()));
     match fs::remove_file(path) {
         Ok(()) => flush_directory_of(path).map_err(|error| disk("removing", path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -162,6 +183,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// What the disk says.
 pub(crate) fn discard(path: &Path) -> Result<(), DurableError> {
+    #[cfg(test)]
+    trace::note(path, || trace::Op::Remove(path.to_owned()));
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk("removing", path, error)),
         _ => Ok(()),
@@ -206,9 +229,21 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 fn flush_directory_of(path: &Path) -> io::Result<()> {
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    File::open(directory)?.sync_all()
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or_else(|| Path::new("."));
+    File::open(directory)?.sync_all()?;
+    #[cfg(test)]
+    trace::note(directory, || trace::Op::Flush(directory.to_owned()));
+    Ok(())
 }
+
+#[cfg(test)]
+#[path = "durable_traced.rs"]
+mod trace;
+
+#[cfg(test)]
+#[path = "durable_cut.rs"]
+mod cut;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! any of its holds and by nobody else, and is removed when its last hold ends. Hold first, then put or fetch: what is
 //! held is not removed under one's feet.
 
-use crate::limits::HOLDS_MAX;
+use crate::limits::{HOLDS_MAX, READERS_MAX};
 use daitn_messages::{
     ids::{ArtifactId, NodeId},
     rejection::{Code, Rejection},
@@ -16,6 +16,10 @@ use std::{
 
 /// Who may have an artifact.
 pub(crate) type Readers = Arc<HashSet<NodeId>>;
+
+/// Scopes under which models are held that an order to serve may open: not those of sites' updates or of states, which
+/// their owners let nobody have but who was named.
+const RESULT_SCOPES: [&str; 3] = ["conduct/", "verify/", "serve/"];
 
 /// What is held.
 #[derive(Debug, Default)]
@@ -94,6 +98,19 @@ impl Holds {
             .is_some_and(|holds| holds.values().any(|readers| readers.contains(&node)))
     }
 
+    /// Lets one more node have an artifact, where it is held as a result; false where it is not.
+    pub(crate) fn permit(&self, node: NodeId, id: ArtifactId) -> bool {
+        let mut inner = self.inner();
+        let holds = inner.by_artifact.get_mut(&id).into_iter().flatten();
+        let results = holds.filter(|(scope, _)| RESULT_SCOPES.iter().any(|kind| scope.starts_with(kind)));
+        let mut permitted = false;
+        for (_, readers) in results.filter(|(_, readers)| readers.len() < READERS_MAX) {
+            Arc::make_mut(readers).insert(node);
+            permitted = true;
+        }
+        permitted
+    }
+
     /// Does something about an artifact that nobody holds; whoever comes to hold it waits until it is done.
     pub(crate) fn unless_held(&self, id: ArtifactId, act: impl FnOnce()) {
         let inner = self.inner();
@@ -128,6 +145,20 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_more_reader_is_let_in_to_results_only() {
+        let (alice, bob) = (NodeId([1; 32]), NodeId([2; 32]));
+        let readers: Readers = Arc::new(HashSet::from([alice]));
+        let (model, update) = (ArtifactId::of(b"model"), ArtifactId::of(b"update"));
+        let holds = Holds::default();
+        holds.hold(&"verify/order".into(), model, &readers).unwrap();
+        holds.hold(&"train/job/0".into(), update, &readers).unwrap();
+        assert!(!holds.permit(bob, ArtifactId::of(b"other")) && !holds.permit(bob, update));
+        assert!(holds.permit(bob, model));
+        assert!(holds.may_fetch(bob, model) && !holds.may_fetch(bob, update));
+        assert!(!readers.contains(&bob), "the others' list is as it was");
+    }
 
     #[test]
     fn an_artifact_goes_with_its_last_hold_and_is_read_by_named_nodes_only() {

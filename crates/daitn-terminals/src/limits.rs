@@ -8,6 +8,13 @@ pub(crate) const OUTBOX_MAX: usize = 16 * 1024;
 pub(crate) const ORDERS_MAX: usize = 4 * 1024;
 /// Entries for artifacts that terminals need or let others have.
 pub(crate) const HOLDS_MAX: usize = 64 * 1024;
+/// Nodes that may have one artifact.
+pub(crate) const READERS_MAX: usize = 16 * 1024;
+/// An order that is presented, and its answer.
+pub(crate) const PRESENT_WITHIN: Duration = Duration::from_secs(10);
+/// Tries to tell the center one receipt that it has no answer to but a fault of its own: with the waits between them about
+/// half a minute. Then the others go on.
+pub(crate) const RECEIPT_TRIES_MAX: u32 = 12;
 /// Pieces of CPU work that wait for a thread; further ones are refused as overloaded.
 pub(crate) const CPU_QUEUE_MAX: usize = 256;
 /// Tables in memory at once: a node's terminals rarely train at the same time, and a table is read again in a second.

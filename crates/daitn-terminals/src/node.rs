@@ -321,6 +321,7 @@ impl NodeHandle {
             contact: self.inner.uplink.contact().borrow().clone(),
             terminals,
             receipts_waiting: shared.outbox.len(),
+            receipts_aside: shared.outbox.n_aside(),
             orders_accepted: shared.orders.n_accepted(),
             artifact_bytes: shared.store.bytes_used(),
         }

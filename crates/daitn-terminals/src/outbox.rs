@@ -4,7 +4,7 @@
 
 use crate::{
     durable::{self, DurableError, blocking},
-    limits::OUTBOX_MAX,
+    limits::{OUTBOX_MAX, RECEIPT_TRIES_MAX},
 };
 use daitn_messages::{
     receipt::Receipt,
@@ -32,6 +32,10 @@ struct Waiting {
     numbers: BTreeSet<u64>,
     /// Taken, perhaps not durable yet.
     next: u64,
+    /// The one that is tried, and how often it was.
+    tries: (u64, u32),
+    /// Set aside since the start.
+    n_aside: u64,
 }
 
 impl Outbox {
@@ -45,7 +49,11 @@ impl Outbox {
         let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
         let numbers: BTreeSet<u64> = files.iter().filter_map(number).collect();
         let next = numbers.last().map_or(0, |last| last + 1);
-        let waiting = Mutex::new(Waiting { numbers, next });
+        let waiting = Mutex::new(Waiting {
+            numbers,
+            next,
+            ..Waiting::default()
+        });
         Ok(Self {
             directory: directory.to_owned(),
             waiting,
@@ -100,15 +108,51 @@ impl Outbox {
         match read.await {
             Ok(Some(receipt)) => Ok((number, receipt)),
             Ok(None) => {
-                self.waiting().numbers.remove(&number);
+                self.forget(number);
                 Err(DurableError::Damaged(path))
             }
             Err(error) => {
                 // Kept on disk for a person to look at; the others must not wait behind it.
-                self.waiting().numbers.remove(&number);
+                self.forget(number);
                 Err(error)
             }
         }
+    }
+
+    /// The center has nothing but a fault of its own to say to this receipt. After so many times it is set aside: kept on
+    /// disk, beside those that wait. Whether it was.
+    ///
+    /// # Errors
+    /// What the disk says; the receipt is then tried again after a restart.
+    pub(crate) async fn not_taken(&self, number: u64) -> Result<bool, DurableError> {
+        {
+            let mut waiting = self.waiting();
+            let tries = if waiting.tries.0 == number {
+                waiting.tries.1 + 1
+            } else {
+                1
+            };
+            waiting.tries = (number, tries);
+            if tries < RECEIPT_TRIES_MAX {
+                return Ok(false);
+            }
+        }
+        self.forget(number);
+        let path = self.path(number);
+        blocking(move || durable::place(&path, &path.with_extension("aside"))).await?;
+        Ok(true)
+    }
+
+    fn forget(&self, number: u64) {
+        let mut waiting = self.waiting();
+        waiting.numbers.remove(&number);
+        waiting.n_aside += 1;
+    }
+
+    /// How many were set aside since the start.
+    #[must_use]
+    pub(crate) fn n_aside(&self) -> u64 {
+        self.waiting().n_aside
     }
 
     /// The center has it.
@@ -133,5 +177,64 @@ impl Outbox {
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daitn_messages::{
+        ids::{NodeId, OrderId},
+        receipt::Outcome,
+        signed::NodeKey,
+        units::UnixMillis,
+    };
+
+    fn receipt(at: u64) -> Signed<Receipt> {
+        let receipt = Receipt {
+            order: OrderId::new(at, [0; 10]),
+            job: None,
+            epoch: 1,
+            node: NodeId([1; 32]),
+            terminal: "dataset:a/d".parse().unwrap(),
+            at: UnixMillis(at),
+            outcome: Outcome::Stopped,
+        };
+        Signed::seal(&receipt, &NodeKey::from_bytes(&[1; 32]))
+    }
+
+    #[tokio::test]
+    async fn a_receipt_that_is_never_taken_is_set_aside_and_the_others_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(directory.path()).unwrap();
+        outbox.put(receipt(1)).await.unwrap();
+        outbox.put(receipt(2)).await.unwrap();
+        let (first, _) = outbox.oldest().await.unwrap();
+        for _ in 1..RECEIPT_TRIES_MAX {
+            assert!(!outbox.not_taken(first).await.unwrap());
+            assert_eq!(
+                outbox.oldest().await.unwrap().0,
+                first,
+                "in order, while there is hope"
+            );
+        }
+        assert!(outbox.not_taken(first).await.unwrap());
+        let (second, found) = outbox.oldest().await.unwrap();
+        assert_eq!(found, receipt(2));
+        assert_eq!((outbox.len(), outbox.n_aside()), (1, 1));
+        // Tries of one are not those of another.
+        assert!(!outbox.not_taken(second).await.unwrap());
+        let aside = durable::list(directory.path(), "aside").unwrap();
+        assert_eq!(
+            durable::read(&aside[0]).unwrap(),
+            Some(receipt(1)),
+            "kept on disk"
+        );
+        // And it does not come back by itself.
+        drop(outbox);
+        let outbox = Outbox::open(directory.path()).unwrap();
+        assert_eq!(outbox.oldest().await.unwrap().1, receipt(2));
+        outbox.acknowledge(second).await.unwrap();
+        assert_eq!(outbox.len(), 0);
     }
 }

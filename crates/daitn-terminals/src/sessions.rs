@@ -40,6 +40,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, gateways: Arc<Gateways>, incomin
         SessionRequest::Keep(state) => keep(&shared, remote, &state, &mut session)
             .await
             .map(|()| Some(SessionReply::Kept)),
+        SessionRequest::Present { weights } => host::permit(&shared, remote, weights, &mut session)
+            .await
+            .map(|()| Some(SessionReply::Permitted)),
         SessionRequest::Compute(step) => computed(&shared, remote, &step, &mut session)
             .await
             .map(|()| None),

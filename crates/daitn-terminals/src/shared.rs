@@ -127,6 +127,7 @@ impl Shared {
     ) -> Result<u64, Rejection> {
         self.holds.hold(scope, artifact.id, &nobody())?;
         if self.store.bytes_of(artifact.id) == Some(artifact.bytes) {
+            self.flush_if(durability, artifact.id).await?;
             return Ok(0);
         }
         self.learn(holders);
@@ -161,13 +162,26 @@ impl Shared {
             bytes: bytes.len() as u64,
         };
         self.holds.hold(scope, id, readers)?;
-        if !self.store.has(id) {
+        if self.store.has(id) {
+            self.flush_if(durability, id).await?;
+        } else {
             self.store
                 .put_bytes(bytes, durability)
                 .await
                 .map_err(|error| error.rejection())?;
         }
         Ok(artifact)
+    }
+
+    /// What is here may have been put without being flushed: the only update of a cycle is its result as well.
+    async fn flush_if(&self, durability: Durability, id: ArtifactId) -> Result<(), Rejection> {
+        if durability == Durability::Transient {
+            return Ok(());
+        }
+        let store = self.store.clone();
+        blocking(move || store.flush(id))
+            .await
+            .map_err(|error| error.rejection())
     }
 
     /// Ends a hold; the artifact goes if it was the last.

@@ -66,6 +66,8 @@ pub struct NodeStatus {
     pub terminals: Vec<TerminalStatus>,
     /// Receipts that wait for the center.
     pub receipts_waiting: usize,
+    /// Receipts that the center could not take, set aside on disk since the start.
+    pub receipts_aside: u64,
     /// Orders that are under way.
     pub orders_accepted: usize,
     /// Bytes of artifacts.

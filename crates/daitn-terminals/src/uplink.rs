@@ -232,14 +232,25 @@ async fn report(shared: &Arc<Shared>, connection: &Connection) -> Rejection {
         };
         match tell(connection, &NodeMessage::Report(receipt)).await {
             Ok(()) => {}
-            // The center is there but cannot take it now: the connection is made anew, after a wait.
-            Err(rejection)
-                if matches!(
-                    rejection.code,
-                    Code::Unreachable | Code::Overloaded | Code::ControlUnavailable | Code::Internal
-                ) =>
-            {
+            Err(rejection) if matches!(rejection.code, Code::Unreachable | Code::ControlUnavailable) => {
                 return rejection;
+            }
+            // The center is there but cannot take it now: the connection is made anew, after a wait.
+            Err(rejection) if matches!(rejection.code, Code::Overloaded | Code::Internal) => {
+                match shared.outbox.not_taken(number).await {
+                    Ok(false) => return rejection,
+                    Ok(true) => {
+                        tracing::error!(
+                            receipt = number,
+                            "the control center cannot take a receipt; it is set aside in the outbox: {rejection}"
+                        );
+                    }
+                    Err(error) => tracing::error!(
+                        receipt = number,
+                        "a receipt is not told, and not set aside: {error}"
+                    ),
+                }
+                continue;
             }
             Err(rejection) => {
                 tracing::error!("the control center does not want a receipt: {rejection}");

@@ -56,6 +56,8 @@ pub(super) struct Begin {
     pub global: ArtifactRef,
     /// SCAFFOLD's control variate.
     pub control: Option<ArtifactRef>,
+    /// See [`TrainStep::counted_cycles`].
+    pub counted: Option<u32>,
 }
 
 impl Field {
@@ -121,12 +123,14 @@ impl Field {
     /// connections and nothing else is not asked without end.
     pub(super) async fn watch(&self, site: u32, backoff: &Mutex<Backoff>) -> Event {
         let node = self.conduct.plan.sites[site as usize].node;
+        let backoff = || backoff.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut news = self.shared.endpoint.news();
         loop {
-            let wait = backoff
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .after_failure();
-            tokio::time::sleep(wait).await;
+            let wait = backoff().after_failure();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = news.of(std::slice::from_ref(&node)) => backoff().reset(),
+            }
             if node == self.shared.node
                 || self
                     .shared
@@ -176,6 +180,7 @@ impl Field {
             input: weights,
             control: begin.control,
             holders,
+            counted_cycles: begin.counted,
         };
         (asked, step)
     }

@@ -200,6 +200,7 @@ impl Conductor {
                     let begin = Begin {
                         global: self.journal.global,
                         control: self.journal.control,
+                        counted: self.journal.counted_cycles(site),
                     };
                     let field = self.field.clone();
                     self.spawn(ticket, async move {
@@ -282,6 +283,8 @@ impl Conductor {
         let surplus = self.journal.history.len().saturating_sub(HISTORY_MAX);
         self.journal.history.drain(..surplus);
         self.journal.cycles_done = cycles_done;
+        let counted = closing.ends.iter().flatten().map(|step| (step.site, cycles_done));
+        self.journal.counted.extend(counted);
         (self.journal.global, self.journal.control, self.journal.state) =
             (begin.global, begin.control, state);
         self.unreported

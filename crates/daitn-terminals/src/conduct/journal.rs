@@ -8,6 +8,7 @@ use daitn_messages::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -38,6 +39,12 @@ pub(crate) struct Journal {
     pub unreported: Vec<CycleReport>,
     /// The end of the training.
     pub done: Option<TrainingDone>,
+    /// For each site one more than the last cycle whose result has its work in it.
+    #[serde(default)]
+    pub counted: BTreeMap<u32, u32>,
+    /// Whether who is not in `counted` was in no cycle at all; else another conductor may have counted it.
+    #[serde(default)]
+    pub counts_all: bool,
 }
 
 impl Journal {
@@ -45,6 +52,12 @@ impl Journal {
     #[must_use]
     pub(crate) fn path(directory: &Path, job: &JobId) -> PathBuf {
         directory.join(format!("{job}.rec"))
+    }
+
+    /// One more than the last cycle whose result has the site's work in it, if that is known.
+    #[must_use]
+    pub(crate) fn counted_cycles(&self, site: u32) -> Option<u32> {
+        self.counted.get(&site).copied().or(self.counts_all.then_some(0))
     }
 
     /// Reads it. Blocks.

@@ -39,7 +39,12 @@ pub(super) async fn publish(
         // What remembers nothing is its weights.
         None => global,
     };
-    Ok((Begin { global, control }, state))
+    let begin = Begin {
+        global,
+        control,
+        counted: None,
+    };
+    Ok((begin, state))
 }
 
 pub(super) async fn restore(

@@ -22,7 +22,7 @@ use daitn_messages::{
     rejection::Rejection,
 };
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -91,6 +91,7 @@ impl Conductor {
         let resume = field.conduct.resume.as_ref();
         let own = earlier.filter(|journal| resume.is_none_or(|resume| goes_on_from(journal, resume)));
         let (mut cycles_done, mut history, mut unreported) = (0, Vec::new(), Vec::new());
+        let (mut counted, mut counts_all) = (BTreeMap::new(), resume.is_none());
         if let Some(journal) = own {
             if let Some(done) = &journal.done {
                 hold(
@@ -103,6 +104,7 @@ impl Conductor {
             }
             restore(&field, journal.state, &[]).await?;
             (cycles_done, history, unreported) = (journal.cycles_done, journal.history, journal.unreported);
+            (counted, counts_all) = (journal.counted, journal.counts_all);
         } else if let Some(resume) = resume {
             restore(&field, resume.state, &resume.holders).await?;
             cycles_done = resume.cycles_done;
@@ -121,6 +123,8 @@ impl Conductor {
             history,
             unreported,
             done: None,
+            counted,
+            counts_all,
         };
         Self::with(field, journal, path, readers, stop).await
     }

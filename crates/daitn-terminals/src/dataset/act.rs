@@ -242,8 +242,8 @@ impl Step<'_> {
             .read_numbers(control.id, &layout)
             .await
             .map_err(|error| unusable_input(&error))?;
-        let (answers, cycle) = (self.answers.clone(), self.asked.cycle);
-        let c_k = blocking(move || answers.control_before(cycle, &layout)).await?;
+        let (answers, cycle, counted) = (self.answers.clone(), self.asked.cycle, self.asked.counted_cycles);
+        let c_k = blocking(move || answers.control_before(cycle, counted, &layout)).await?;
         Ok(Some((c, c_k)))
     }
 
@@ -260,9 +260,10 @@ impl Step<'_> {
         let mut control = None;
         if let Some(SiteControl { next, delta }) = outcome.control {
             let layout = Arc::new(control_layout(next.len())?);
-            let (answers, cycle) = (self.answers.clone(), self.asked.cycle);
+            let (answers, cycle, counted) =
+                (self.answers.clone(), self.asked.cycle, self.asked.counted_cycles);
             let file = blocking(move || {
-                answers.keep_control(cycle, &next, &layout)?;
+                answers.keep_control(cycle, counted, &next, &layout)?;
                 weights::write(&delta, &layout).map_err(Rejection::from)
             });
             control = Some(

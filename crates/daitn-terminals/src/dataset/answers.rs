@@ -84,17 +84,31 @@ impl Answers {
         Ok(forgotten)
     }
 
-    /// The control variate before a cycle: that after the last cycle before it, or zeros.
-    pub(crate) fn control_before(&self, cycle: u32, layout: &Layout) -> Result<Vec<f32>, Rejection> {
-        let earlier = self.controls()?.into_iter().filter(|(old, _)| *old < cycle);
+    /// The control variate before a cycle: that after the last cycle that counted, where the conductor has told which, or
+    /// after the last one at all; or zeros.
+    pub(crate) fn control_before(
+        &self,
+        cycle: u32,
+        counted: Option<u32>,
+        layout: &Layout,
+    ) -> Result<Vec<f32>, Rejection> {
+        let end = counted.map_or(cycle, |counted| counted.min(cycle));
+        let earlier = self.controls()?.into_iter().filter(|(old, _)| *old < end);
         match earlier.max_by_key(|(old, _)| *old) {
             Some((_, path)) => weights::read_file(&path, layout).map_err(Rejection::from),
             None => Ok(vec![0.0; layout.n_elements()]),
         }
     }
 
-    /// Keeps the control variate after a cycle, durably: nobody else has it. Forgets those of long ago.
-    pub(crate) fn keep_control(&self, cycle: u32, control: &[f32], layout: &Layout) -> Result<(), Rejection> {
+    /// Keeps the control variate after a cycle, durably: nobody else has it. Forgets those of long ago, but not that after
+    /// the last cycle that counted.
+    pub(crate) fn keep_control(
+        &self,
+        cycle: u32,
+        counted: Option<u32>,
+        control: &[f32],
+        layout: &Layout,
+    ) -> Result<(), Rejection> {
         let path = self.directory.join(format!("control-{cycle:05}.safetensors"));
         let beside = path.with_extension("new");
         weights::write_file(&beside, &[control], layout).map_err(Rejection::from)?;
@@ -102,7 +116,7 @@ impl Answers {
         for (_, path) in self
             .controls()?
             .into_iter()
-            .filter(|(old, _)| old + ANSWERS_KEPT <= cycle)
+            .filter(|(old, _)| old + ANSWERS_KEPT <= cycle && Some(old + 1) != counted)
         {
             durable::discard(&path).map_err(|error| logged(&error))?;
         }

@@ -87,6 +87,7 @@ impl Host {
             {
                 Ok(_) => break,
                 Err(rejection) if rejection.code == Code::Unreachable && attempt < ATTEMPTS_MAX => {
+                    super::present::present(shared, known, serve).await;
                     tokio::time::sleep(backoff.after_failure()).await;
                 }
                 Err(rejection) => return Err(rejection),

@@ -11,8 +11,11 @@ mod descriptor;
 
 mod options;
 
+mod present;
+
 pub(crate) use answer::answer;
 pub use options::HostOptions;
+pub(crate) use present::permit;
 
 use daitn_engine::Loaded;
 use daitn_messages::{

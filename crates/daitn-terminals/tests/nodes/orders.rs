@@ -1,6 +1,7 @@
 //! What a node does about an order, however well it is signed.
 
 use crate::lab::*;
+use daitn_engine::{Layout, weights};
 use daitn_messages::{
     ids::NodeId,
     learning::Strategy,
@@ -209,6 +210,7 @@ fn step(
         input,
         control: None,
         holders: vec![holder.endpoint.peer()],
+        counted_cycles: None,
     }
 }
 
@@ -436,4 +438,54 @@ compute_allowed = ["compute:uni/pool", "compute:uni/gpu@010101010101010101010101
             .to_string()
             .contains("two terminals")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_was_not_counted_leaves_no_trace_in_a_sites_control_variate() {
+    let lab = Lab::new().await;
+    let (node, conductor, sites) = site_and_conductor(&lab).await;
+    let input = conductor.put_weights(&initial()).await;
+    let layout = Layout::vectors(&[("control", initial().len())]).unwrap();
+    let zeros = weights::write(&vec![0.0; initial().len()], &layout).unwrap();
+    let control = conductor.put(zeros).await;
+    // Trains in these cycles, told how many counted, in a job of its own; the last update.
+    let run = async |cycles: &[(u32, Option<u32>)]| {
+        let mut job = job(&lab, &sites, &conductor);
+        job.id = lab.job();
+        job.strategy = Strategy::Scaffold;
+        job.rounds = 10;
+        let order = job.train(0);
+        lab.order(&order).await;
+        lab.accepted(&order.id).await;
+        let mut last = None;
+        for (cycle, counted) in cycles {
+            let asked = TrainStep {
+                control: Some(control),
+                counted_cycles: *counted,
+                ..step(&job, &order, *cycle, input, &conductor)
+            };
+            let reply = conductor.ask(&sites[0].peer, &SessionRequest::Train(asked)).await;
+            let SessionReply::Trained(signed) = reply else {
+                panic!("{reply:?}")
+            };
+            let Outcome::Trained(trained) = signed.open(node.id()).unwrap().outcome else {
+                panic!("not trained")
+            };
+            last = Some(trained.output);
+        }
+        last.unwrap()
+    };
+    // The first step was left out of its cycle: the second is as if it had never been made.
+    let alone = run(&[(1, Some(0))]).await;
+    assert_eq!(run(&[(0, Some(0)), (1, Some(0))]).await, alone);
+    assert_ne!(
+        run(&[(0, Some(0)), (1, Some(1))]).await,
+        alone,
+        "a step that counted is remembered"
+    );
+    // Left out many times in a row, longer than answers are kept.
+    let counted_once = run(&[(0, Some(0)), (6, Some(1))]).await;
+    let mut left_out: Vec<(u32, Option<u32>)> = (1..=6).map(|cycle| (cycle, Some(1))).collect();
+    left_out.insert(0, (0, Some(0)));
+    assert_eq!(run(&left_out).await, counted_once);
 }

@@ -12,6 +12,7 @@ use daitn_messages::{
     receipt::Outcome,
     rejection::Code,
     session::{ArtifactRef, InferQuery, Peer, SessionReply, SessionRequest},
+    signed::Signed,
 };
 use daitn_terminals::{Facility, TerminalOptions};
 
@@ -253,4 +254,68 @@ async fn a_facility_trains_as_the_node_itself_would() {
         .ask(&facility.peer(), &SessionRequest::Compute(Box::new(step)))
         .await;
     assert!(matches!(reply, SessionReply::Refused(rejection) if rejection.code == Code::NotFound));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_came_later_serves_by_the_centers_order_and_nobody_else_gets_the_weights() {
+    let lab = Lab::new().await;
+    let first = lab.node(1, "hosts", vec![host()]).await;
+    let (gateway, mallory) = (Stranger::new(70).await, Stranger::new(71).await);
+    let weights = gateway.put_weights(&initial()).await;
+    let serving = |outcome: &Outcome| match outcome {
+        Outcome::Serving => Some(Ok(())),
+        Outcome::Refused(rejection) => Some(Err(rejection.clone())),
+        _ => None,
+    };
+    let order = serve(&lab, weights, &gateway, &[gateway.endpoint.node()]);
+    let order = lab.work_order(first.id(), &first.entities[0], None, order);
+    lab.order(&order).await;
+    lab.outcome(&order.id, "service", serving).await.unwrap();
+
+    // The first was told of no other host. This one came after it, and whoever had the weights before is gone.
+    let later = lab.node(2, "others", vec![host()]).await;
+    let of = |holders: Vec<Peer>| {
+        Instruction::Serve(Box::new(ServeOrder {
+            deployment: DeploymentId::new(1, lab.random()),
+            model: version(),
+            spec: spec(),
+            weights,
+            holders,
+            gateways: vec![gateway.endpoint.node()],
+            readers: Vec::new(),
+        }))
+    };
+    let order = lab.work_order(later.id(), &later.entities[0], None, of(vec![first.peer()]));
+    lab.order(&order).await;
+    lab.outcome(&order.id, "service", serving).await.unwrap();
+    let rows = [3.0; 64];
+    let loaded = Builtin.load(&spec(), &initial()).unwrap();
+    let expected = loaded.infer(&rows).unwrap().probabilities.unwrap();
+    assert_eq!(infer(&gateway, &later.peer(), &rows).await.unwrap(), expected);
+
+    // The order is for that host: another one gets nothing by showing it, nor by an order that it has signed itself.
+    let for_mallory = lab.work_order(mallory.endpoint.node(), &later.entities[0], None, of(Vec::new()));
+    let mut expired = for_mallory.clone();
+    expired.expires_at = daitn_messages::units::UnixMillis(1);
+    for proof in [
+        Signed::seal(&order, &lab.key),
+        Signed::seal(&for_mallory, &mallory.key),
+        Signed::seal(&expired, &lab.key),
+    ] {
+        mallory.endpoint.set_peer(first.peer()).unwrap();
+        let connection = mallory
+            .endpoint
+            .connect(first.id(), DATA_ALPN, PATIENCE)
+            .await
+            .unwrap();
+        let request = SessionRequest::Present { weights: weights.id };
+        let mut session = connection.open(&request, PATIENCE).await.unwrap();
+        session.send_last(&proof).await.unwrap();
+        let reply = session
+            .recv::<SessionReply>(SESSION_HEADER_BYTES_MAX)
+            .await
+            .unwrap();
+        assert!(matches!(reply, SessionReply::Refused(_)), "{reply:?}");
+    }
+    assert!(fetched(&mallory, &first.peer(), weights).await.is_err());
 }

@@ -211,6 +211,11 @@ pub(crate) fn watch_node(metrics: &Metrics, node: NodeHandle) {
                 "Receipts that wait for the center",
                 float(status.receipts_waiting as u64),
             ),
+            Sample::counter(
+                "node_receipts_aside",
+                "Receipts that the center could not take, set aside on disk",
+                status.receipts_aside,
+            ),
             Sample::gauge(
                 "node_orders",
                 "Orders under way",

@@ -135,6 +135,24 @@ fn control_variates_do_not_travel() {
 }
 
 #[test]
+fn a_model_whose_updates_are_clipped_does_not_travel() {
+    let net = sites(5, 2_000, true);
+    let mut request = request();
+    request.protections = vec!["norm-clip".into()];
+    request.training.norm_clip = Some(3.0);
+    let plan = feasible(verdict(&net, &request));
+    assert_eq!(plan.kind, PlanKind::Rounds);
+    assert!(plan.alternatives.iter().all(|way| way.kind == PlanKind::Rounds));
+    for kind in [PlanKind::Itinerary, PlanKind::Hybrid] {
+        request.training.kind = Some(kind);
+        let (binding, nearest) = infeasible(verdict(&net, &request));
+        assert_eq!(names(&binding), [ConstraintName::Algorithm]);
+        assert!(binding[0].explanation.contains("norm-clip"), "{binding:?}");
+        assert_eq!(nearest.unwrap().training.kind, Some(PlanKind::Rounds));
+    }
+}
+
+#[test]
 fn policies_are_asked_with_the_cohort_and_recipients_that_the_plan_then_has() {
     let mut net = sites(6, 2_000, true);
     // Trained by a facility of another organisation, which so receives the data itself.
@@ -150,7 +168,7 @@ fn policies_are_asked_with_the_cohort_and_recipients_that_the_plan_then_has() {
     for kind in [PlanKind::Rounds, PlanKind::Itinerary, PlanKind::Hybrid] {
         let mut request = request();
         request.training.kind = Some(kind);
-        request.protections = vec!["norm-clip".into(), "b".into(), "b".into()];
+        request.protections = vec!["c".into(), "b".into(), "b".into()];
         let mut asked = Vec::new();
         let plan = feasible(verdict_with(&net, &request, |descriptor, context| {
             asked.push((descriptor.entity.clone(), context.clone()));
@@ -166,7 +184,7 @@ fn policies_are_asked_with_the_cohort_and_recipients_that_the_plan_then_has() {
             );
             // Two thirds of seven, rounded up: so many are in every round at least.
             assert_eq!(context.cohort, 5);
-            assert_eq!(context.protections, ["b", "norm-clip"]);
+            assert_eq!(context.protections, ["b", "c"]);
             let algorithm = match kind {
                 PlanKind::Itinerary => "itinerary",
                 _ => plan.strategy.as_str(),

@@ -71,7 +71,7 @@ fn without_shortages(situation: &Situation<'_>) -> Option<TrainingRequest> {
             request.deployment = None;
         }
     }
-    if !goes_together(request.training.kind, request.training.strategy.as_ref()) {
+    if !goes_together(&request) {
         request.training.kind = Some(PlanKind::Rounds);
     }
     Some(request)

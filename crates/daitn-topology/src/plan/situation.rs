@@ -8,7 +8,7 @@ use daitn_messages::{
     ids::{EntityId, EntityKind, OrganisationId},
     learning::Strategy,
     plan::{Constraint, ConstraintName, Exclusion, Placement},
-    request::{PlanKind, TrainingRequest},
+    request::{NORM_CLIP, PlanKind, TrainingRequest},
     units::UnixMillis,
 };
 use std::collections::{HashMap, HashSet};
@@ -420,19 +420,35 @@ impl<'a> Situation<'a> {
                 explanation,
             );
         }
-        if !goes_together(request.training.kind, request.training.strategy.as_ref()) {
-            let explanation =
-                "SCAFFOLD's control variates are combined after every site's work, so it needs rounds: a \
-                               model that travels has no such moment."
-                    .to_owned();
+        if !goes_together(request) {
+            let explanation = if matches!(request.training.strategy, Some(Strategy::Scaffold)) {
+                "SCAFFOLD's control variates are combined after every site's work, so it needs rounds: a model that \
+                 travels has no such moment."
+            } else {
+                "`norm-clip` bounds each site's update before updates are combined, so it needs rounds: where a model \
+                 travels, one site goes on from another's work as it is."
+            };
+            let explanation = explanation.to_owned();
             short(ConstraintName::Algorithm, 1, 0, "kinds", explanation);
         }
         missing
     }
 }
 
-/// Whether this strategy can be used in this kind of plan.
-pub(super) fn goes_together(kind: Option<PlanKind>, strategy: Option<&Strategy>) -> bool {
-    !(matches!(strategy, Some(Strategy::Scaffold))
-        && matches!(kind, Some(PlanKind::Itinerary | PlanKind::Hybrid)))
+/// Whether what is asked for can be kept in the kind of plan that is asked for.
+pub(super) fn goes_together(request: &TrainingRequest) -> bool {
+    let must_travel = matches!(
+        request.training.kind,
+        Some(PlanKind::Itinerary | PlanKind::Hybrid)
+    );
+    !must_travel || may_travel(request)
+}
+
+/// Whether the model may travel from site to site: not where something is to be done with each site's update first.
+pub(super) fn may_travel(request: &TrainingRequest) -> bool {
+    let clips = request
+        .protections
+        .iter()
+        .any(|protection| protection == NORM_CLIP);
+    !clips && !matches!(request.training.strategy, Some(Strategy::Scaffold))
 }

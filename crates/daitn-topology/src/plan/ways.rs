@@ -14,7 +14,7 @@ use super::{
     consent::{Asker, Refusal},
     costing::{Arrangement, Chains, Costing, Hops, Totals},
     select::{self, Bounds, EXHAUSTIVE_MAX, Goal, Metric},
-    situation::{Conductors, Situation},
+    situation::{Conductors, Situation, may_travel},
 };
 use crate::{
     numbers,
@@ -155,7 +155,7 @@ fn ways(situation: &Situation<'_>) -> Vec<Way> {
         }
     }
     let travelling = training.strategy.unwrap_or(Strategy::FedAvg);
-    if matches!(travelling, Strategy::Scaffold) {
+    if !may_travel(situation.request) {
         return ways;
     }
     let forced = training.kind == Some(PlanKind::Itinerary);

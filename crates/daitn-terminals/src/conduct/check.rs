@@ -52,7 +52,10 @@ pub(super) fn step_of(receipt: &Signed<Receipt>, asked: &Asked) -> Result<Step, 
     if opened.epoch != asked.epoch || trained.cycle != asked.cycle || trained.input != asked.input {
         return refuse(format!(
             "the update is of epoch {} and cycle {}, not of epoch {} and cycle {} from the same weights",
-            opened.epoch, trained.cycle, asked.epoch, asked.cycle
+            opened.epoch,
+            trained.cycle.saturating_add(1),
+            asked.epoch,
+            asked.cycle.saturating_add(1)
         ));
     }
     if trained.output.bytes != asked.weights_bytes {

@@ -116,9 +116,11 @@ impl Roster {
 impl Record {
     fn absence(&self, cycle: u32) -> Option<Rejection> {
         let late = || {
+            // People count cycles from 1.
             let message = format!(
                 "late {} times in a row: asked again from cycle {}",
-                self.n_late, self.asked_from
+                self.n_late,
+                self.asked_from.saturating_add(1)
             );
             (cycle < self.asked_from).then(|| Rejection::new(Code::DeadlinePassed, message))
         };

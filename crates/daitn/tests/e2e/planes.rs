@@ -144,7 +144,7 @@ fn no_secret_is_in_any_log_or_in_the_database() {
         }
     }
     let key = lab
-        .run(&["key", "create", "--organisation", "app", "--scopes", "query"])
+        .run(&["key", "create", "--organisation", "works", "--scopes", "query"])
         .ok()
         .stdout;
     let queried = ran(lab

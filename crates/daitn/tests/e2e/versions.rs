@@ -69,7 +69,7 @@ fn a_key_for_queries_is_enough_to_query_a_file() {
     let lab = Lab::start().with_sites(2);
     let by_row = train(&lab, 1);
     let key = lab
-        .run(&["key", "create", "--organisation", "app", "--scopes", "query"])
+        .run(&["key", "create", "--organisation", "works", "--scopes", "query"])
         .ok()
         .stdout;
     // The columns stand in another order, and there is one more that the model does not take.

@@ -42,13 +42,11 @@ fn check(ended: &Value, undisturbed: f64, n_lab_sites: u64) {
     );
     for cycle in ended["cycles"].as_array().unwrap() {
         let (n_sites, n_examples) = (&cycle["n_sites"], &cycle["n_examples"]);
-        // Every site has an equal share of 1,400 images: whoever were counted twice would show.
+        // Every site has an equal share of 1,400 images: whoever were counted twice would show. The control center tells
+        // counts to the nearest ten only.
         let share = 1400 / n_lab_sites;
-        assert_eq!(
-            n_examples.as_u64().unwrap(),
-            n_sites.as_u64().unwrap() * share,
-            "{cycle}"
-        );
+        let exact = n_sites.as_u64().unwrap() * share;
+        assert_eq!(n_examples.as_u64().unwrap(), (exact + 5) / 10 * 10, "{cycle}");
         assert!(n_sites.as_u64().unwrap() <= n_lab_sites);
     }
     let found = accuracy(ended);

@@ -83,7 +83,7 @@ def deal(n_sites, folder):
 
 def build(network, n_sites):
     folder = network.folder
-    network.start("center", "up", "--dir", str(folder / "center"), "--listen", "127.0.0.1:0")
+    network.start("center", "up", "--dir", str(folder / "center"), "--listen", "127.0.0.1:0", "--fabric-listen", "127.0.0.1:0")
     network.run("status", "--wait", "30s", parse=False)
     deal(n_sites, folder)
     for i in range(n_sites):

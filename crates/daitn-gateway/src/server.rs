@@ -20,7 +20,7 @@ use crate::{
     view::{self, View},
 };
 use arc_swap::ArcSwap;
-use daitn_fabric::Endpoint;
+use daitn_fabric::{DATA_ALPN, Endpoint, IncomingSession, Refusal, Routes};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -69,6 +69,7 @@ impl Gateway {
         let listener = TcpListener::bind(listen).await.map_err(unbound)?;
         let local_addr = listener.local_addr().map_err(unbound)?;
         let stop = CancellationToken::new();
+        let_hosts_in(&endpoint);
         let gateway = Arc::new(state(config, hosts, control, endpoint, metrics, stop.clone()));
         let tasks = TaskTracker::new();
         take_in(&gateway);
@@ -189,6 +190,12 @@ fn state(
 }
 
 /// Takes in the snapshot that the control center has now.
+/// Hosts behind NAT dial in, and sessions to them are opened on their connections. They open none themselves.
+fn let_hosts_in(endpoint: &Endpoint) {
+    let nothing = |incoming: IncomingSession| async move { incoming.session.refuse(Refusal::Unsupported) };
+    endpoint.serve(Routes::new().on(DATA_ALPN, 0, nothing));
+}
+
 fn take_in(gateway: &State) {
     let snapshot = gateway.control.snapshot().borrow().clone();
     gateway.sessions.learn(view::peers(&snapshot));

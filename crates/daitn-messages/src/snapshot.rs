@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub agents: Vec<RoutedAgent>,
     /// API keys that are in force, hashed.
     pub keys: Vec<KeyEntry>,
+    /// Nodes with a model host or an agent, sorted: they keep a connection to each gateway, so that it reaches them
+    /// behind NAT, and nobody else is let in.
+    #[serde(default)]
+    pub hosts: Vec<NodeId>,
 }
 
 /// An API key as a gateway knows it: enough to recognise it, not enough to use it.

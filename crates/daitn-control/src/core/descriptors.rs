@@ -4,6 +4,7 @@ use crate::{
     core::{
         Core,
         event::{Effect, RequestId},
+        snapshot::ROUTED,
         turn::Turn,
     },
     limits::{DESCRIPTORS_MAX, MEASUREMENTS_MAX},
@@ -138,7 +139,7 @@ impl Core {
             [&entity.organisation],
         );
         self.nodes.attach(descriptor.node, &entity);
-        if entity.kind == EntityKind::Agent {
+        if ROUTED.contains(&entity.kind) {
             self.snapshot.changed();
         }
         self.topology.upsert(descriptor);

@@ -5,6 +5,7 @@ use crate::{
         Core,
         event::{ConnectionId, Effect, RequestId},
         nodes::{Node, NodeRecord},
+        snapshot::ROUTED,
         turn::{Decision, Turn},
     },
     limits::{NODES_MAX, PROBES_MAX, SITES_PROBED_MAX},
@@ -174,16 +175,14 @@ impl Core {
     fn node_changed(&mut self, turn: &mut Turn<'_>, node: NodeId) {
         self.review_jobs(turn, node);
         self.review_deployments(turn, node);
-        let routed = [EntityKind::ModelHost, EntityKind::Agent];
-        if self.nodes.get(node).is_some_and(|n| n.has(&routed)) {
+        if self.nodes.get(node).is_some_and(|n| n.has(&ROUTED)) {
             self.snapshot.changed();
         }
     }
 
     /// A node that hosts models or agents keeps a connection to each gateway.
     pub(super) fn introduce_gateways(&self, turn: &mut Turn<'_>, node: NodeId) {
-        let routed = [EntityKind::ModelHost, EntityKind::Agent];
-        if !self.config.gateways.is_empty() && self.nodes.get(node).is_some_and(|n| n.has(&routed)) {
+        if !self.config.gateways.is_empty() && self.nodes.get(node).is_some_and(|n| n.has(&ROUTED)) {
             turn.send(node, CenterMessage::Gateways(self.config.gateways.clone()));
         }
     }

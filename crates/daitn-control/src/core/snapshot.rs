@@ -7,12 +7,15 @@ use crate::core::{
 };
 use daitn_messages::{
     descriptor::{Body, Telemetry},
-    ids::{DeploymentId, EntityKind},
+    ids::{DeploymentId, EntityKind, NodeId},
     learning::ModelVersion,
     snapshot::{Replica, RoutedAgent, ServedModel, Snapshot},
     units::UnixMillis,
 };
 use std::collections::BTreeMap;
+
+/// Kinds that gateways open sessions with.
+pub(crate) const ROUTED: [EntityKind; 2] = [EntityKind::ModelHost, EntityKind::Agent];
 
 /// Whether there is something to publish.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +75,17 @@ impl Core {
                 .filter(|key| !key.revoked)
                 .map(|key| key.entry())
                 .collect(),
+            hosts: self.nodes_of_gateways(),
         }
+    }
+
+    /// Who keeps a connection to each gateway.
+    fn nodes_of_gateways(&self) -> Vec<NodeId> {
+        let nodes = ROUTED.into_iter().flat_map(|kind| self.nodes.with_kind(kind));
+        let mut hosts: Vec<NodeId> = nodes.map(|node| node.record.node).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
     }
 
     fn served_models(&self) -> Vec<ServedModel> {

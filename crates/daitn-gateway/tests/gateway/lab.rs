@@ -177,6 +177,7 @@ impl Lab {
             models,
             agents,
             keys,
+            hosts: Vec::new(),
         };
         self.control.snapshots.send_replace(Arc::new(snapshot));
         loop {

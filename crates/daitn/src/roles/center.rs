@@ -16,7 +16,7 @@ use crate::{
     shutdown::Stop,
 };
 use daitn_control::{Center, CenterConfig, CenterHandle, OnRevoked, Timing};
-use daitn_fabric::{Endpoint, EndpointOptions, Relay};
+use daitn_fabric::{Admit, Endpoint, EndpointOptions, Relay};
 use daitn_gateway::{Control, Gateway, GatewayHandle, JobFeed};
 use daitn_messages::{
     ids::JobId,
@@ -33,7 +33,7 @@ use serde_json::json;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use tokio::sync::watch;
@@ -122,10 +122,12 @@ async fn start(directory: &Path, config: &Config) -> Result<Parts, Failure> {
     );
     let relaying = relay::start(config, &bound, &[center_key.id(), gateway_key.id()]).await?;
     let listen = again(config.center.listen, bound.control);
-    let control = endpoint(&center_key, listen, relaying.as_ref()).await?;
+    let control = endpoint(&center_key, listen, relaying.as_ref(), Arc::new(|_, _| true)).await?;
     // The sessions' endpoint listens where the control plane's does, at a port of its own.
     let beside = SocketAddr::new(config.center.listen.ip(), bound.sessions);
-    let sessions = endpoint(&gateway_key, beside, relaying.as_ref()).await?;
+    let snapshots = Arc::new(OnceLock::new());
+    let admit = hosts_only(snapshots.clone());
+    let sessions = endpoint(&gateway_key, beside, relaying.as_ref(), admit).await?;
     bound.control = port_of(&control).unwrap_or(bound.control);
     bound.sessions = port_of(&sessions).unwrap_or(bound.sessions);
     bound.relay = relaying
@@ -140,6 +142,7 @@ async fn start(directory: &Path, config: &Config) -> Result<Parts, Failure> {
         relaying.as_ref(),
     )
     .await?;
+    snapshots.get_or_init(|| center.snapshot());
     let relay = relaying.map(|relaying| relaying.open(&center));
     let served = serve(directory, config, &mut bound, &center, (&control, &sessions)).await;
     match served {
@@ -184,8 +187,22 @@ async fn serve(
     Ok((gateway, oam))
 }
 
-async fn endpoint(key: &NodeKey, listen: SocketAddr, relay: Option<&Relaying>) -> Result<Endpoint, Failure> {
+/// Who may dial the gateway's sessions in: nodes that the newest snapshot names, and nobody before there is one.
+fn hosts_only(snapshots: Arc<OnceLock<watch::Receiver<Arc<Snapshot>>>>) -> Admit {
+    Arc::new(move |node, _| {
+        let newest = snapshots.get().map(watch::Receiver::borrow);
+        newest.is_some_and(|snapshot| snapshot.hosts.binary_search(&node).is_ok())
+    })
+}
+
+async fn endpoint(
+    key: &NodeKey,
+    listen: SocketAddr,
+    relay: Option<&Relaying>,
+    admit: Admit,
+) -> Result<Endpoint, Failure> {
     let mut options = EndpointOptions::new(*key.to_bytes()).bound_to(listen);
+    options.admit = admit;
     if let Some(relay) = relay {
         options.relays = vec![relay.url.clone()];
         options.relay_authorities.clone_from(&relay.authorities);

@@ -123,13 +123,22 @@ impl Drop for Net {
     }
 }
 
-/// A lab whose center is at [`ADDRESS`], with a relay, and whose nodes are behind their NATs.
+/// A lab whose center is at [`ADDRESS`] and whose nodes are behind their NATs.
 fn lab(net: &Net) -> Lab {
     let mut lab = Lab::prepare();
     for (place, namespace) in [(CENTER, "center"), ("st-mary", "node-a"), ("works", "node-b")] {
         lab.namespaces.insert(place, net.name(namespace).to_owned());
     }
     lab.listen = "0.0.0.0:0";
+    lab.up = ["--fabric-listen", &format!("{ADDRESS}:0")]
+        .map(ToOwned::to_owned)
+        .to_vec();
+    lab
+}
+
+/// The same, with a relay at the center.
+fn lab_with_relay(net: &Net) -> Lab {
+    let mut lab = lab(net);
     let made = rcgen::generate_simple_self_signed([ADDRESS.to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let certificate = lab.write("relay-ca.pem", &made.cert.pem());
     let key = lab.write("key.pem", &made.signing_key.serialize_pem());
@@ -142,26 +151,21 @@ fn lab(net: &Net) -> Lab {
             certificate.display()
         ),
     );
-    lab.up = [
-        "--fabric-listen",
-        &format!("{ADDRESS}:0"),
+    let relay = [
         "--relay",
         &format!("{ADDRESS}:8472"),
         "--tls-cert",
         certificate.to_str().unwrap(),
         "--tls-key",
         key.to_str().unwrap(),
-    ]
-    .map(ToOwned::to_owned)
-    .to_vec();
+    ];
+    lab.up.extend(relay.map(ToOwned::to_owned));
     lab.start_center();
     lab
 }
 
-#[test]
-fn two_nodes_behind_nat_train_serve_and_talk_over_the_relay() {
-    let Some(net) = Net::new() else { return };
-    let mut lab = lab(&net);
+/// The demo's agent on the machine of the works, which reads no digit here.
+fn start_agent(lab: &mut Lab) {
     let agent = lab.command_at(
         "works",
         &[
@@ -178,6 +182,25 @@ fn two_nodes_behind_nat_train_serve_and_talk_over_the_relay() {
         ],
     );
     lab.beside("agent", agent);
+}
+
+#[test]
+fn a_gateway_reaches_an_agent_behind_nat_on_the_connection_that_its_node_made() {
+    let Some(net) = Net::new() else { return };
+    let mut lab = lab(&net);
+    lab.start_center();
+    start_agent(&mut lab);
+    lab.node("works").agent("reader", "http://127.0.0.1:8700").run();
+    lab.online();
+    let said = lab.json(&["agent", "call", "works/reader", "hello"]).data();
+    assert!(said["text"].as_str().unwrap().contains("64 pixels"), "{said}");
+}
+
+#[test]
+fn two_nodes_behind_nat_train_serve_and_talk_over_the_relay() {
+    let Some(net) = Net::new() else { return };
+    let mut lab = lab_with_relay(&net);
+    start_agent(&mut lab);
     lab.node("st-mary")
         .dataset(0..700, &[])
         .aggregator("combiner")
@@ -224,7 +247,7 @@ fn two_nodes_behind_nat_train_serve_and_talk_over_the_relay() {
 #[test]
 fn a_node_that_udp_does_not_reach_joins_and_runs_by_the_relay_alone() {
     let Some(net) = Net::new() else { return };
-    let mut lab = lab(&net);
+    let mut lab = lab_with_relay(&net);
     net.sh("nat-a", "nft insert rule ip guard through meta l4proto udp drop");
     lab.node("st-mary").dataset(0..100, &[]).run();
     lab.online();

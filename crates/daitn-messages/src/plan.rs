@@ -20,6 +20,9 @@ pub enum Verdict {
     },
     /// It cannot be done as asked.
     Infeasible {
+        /// The decision record of the verdict; none from a control center that did not tell it.
+        #[serde(default)]
+        decision: Option<DecisionId>,
         /// What stands against it.
         binding: Vec<Constraint>,
         /// The nearest request that would be feasible, where there is one.

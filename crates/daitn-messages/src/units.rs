@@ -20,3 +20,9 @@ impl UnixMillis {
         self.0.saturating_sub(earlier.0)
     }
 }
+
+/// `1 site`, `5 sites`: a count and its noun, whose plural takes an `s`.
+#[must_use]
+pub fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}

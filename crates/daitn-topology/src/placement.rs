@@ -34,7 +34,8 @@ pub struct Wanted<'a> {
 /// loaded, then the cheapest. Fewer if there are not enough.
 #[must_use]
 pub fn hosts(topology: &Topology, wanted: &Wanted<'_>) -> Vec<Placement> {
-    let mut ranked: Vec<(u64, u64, ArtifactId, &Descriptor)> = fitting(topology, wanted)
+    let takes_work = |node| topology.reachability.takes_work(node);
+    let mut ranked: Vec<(u64, u64, ArtifactId, &Descriptor)> = fitting(topology, wanted, &takes_work)
         .into_iter()
         .map(|(descriptor, price_micros)| {
             let load = 1.0 - topology.resources.free_share(&descriptor.entity, wanted.now);
@@ -77,15 +78,25 @@ pub fn hosts(topology: &Topology, wanted: &Wanted<'_>) -> Vec<Placement> {
         .collect()
 }
 
-/// Hosts that could serve the model, with their price.
-fn fitting<'a>(topology: &'a Topology, wanted: &Wanted<'_>) -> Vec<(&'a Descriptor, u64)> {
+/// Hosts that would fit, but for their nodes, which are being drained.
+#[must_use]
+pub fn n_draining(topology: &Topology, wanted: &Wanted<'_>) -> usize {
+    fitting(topology, wanted, &|node| topology.reachability.drains(node)).len()
+}
+
+/// Hosts on nodes like this that could serve the model, with their price.
+fn fitting<'a>(
+    topology: &'a Topology,
+    wanted: &Wanted<'_>,
+    on: &dyn Fn(NodeId) -> bool,
+) -> Vec<(&'a Descriptor, u64)> {
     let needed_bytes = ModelCost::of(wanted.spec)
         .bytes
         .saturating_add(SERVING_OVERHEAD_BYTES);
     topology
         .of_kind(EntityKind::ModelHost)
         .into_iter()
-        .filter(|descriptor| topology.reachability.takes_work(descriptor.node))
+        .filter(|descriptor| on(descriptor.node))
         .filter(|descriptor| !wanted.exclude.contains(&descriptor.entity))
         .filter_map(|descriptor| match &descriptor.body {
             Body::ModelHost(body) => {

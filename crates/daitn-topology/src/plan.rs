@@ -74,11 +74,11 @@ pub fn plan(
     let mut asker = consent::Asker::new(permit);
     if situation.shortages().is_empty() {
         let considered = ways::consider(&situation, &mut asker, &select::Bounds::of(request));
-        if let Some(plan) = assemble::plan(&situation, &mut asker, &considered, ids) {
+        if let Some(plan) = assemble::plan(&situation, &mut asker, &considered, &ids) {
             return Verdict::Feasible { plan: Box::new(plan) };
         }
     }
-    infeasible::verdict(&situation, &mut asker)
+    infeasible::verdict(&situation, &mut asker, ids.decision)
 }
 
 /// Verification units that could judge a plan's model besides its own, away from those who train where that can be had:

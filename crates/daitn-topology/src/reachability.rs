@@ -87,6 +87,12 @@ impl Reachability {
             .is_some_and(|state| state.online && !state.draining)
     }
 
+    /// Whether it is connected, but takes no new work since it is being drained.
+    pub(crate) fn drains(&self, node: NodeId) -> bool {
+        self.node(node)
+            .is_some_and(|state| state.online && state.draining)
+    }
+
     /// Keeps the newest measurement of a pair, whichever side made it; says whether it was kept.
     pub(crate) fn link(&mut self, link: Link) -> bool {
         if link.from == link.to {

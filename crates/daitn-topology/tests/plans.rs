@@ -523,6 +523,7 @@ fn every_binding_bound_is_told_at_once() {
         binding,
         nearest,
         excluded,
+        decision,
     } = verdict_with(&net, &request, answer)
     else {
         panic!("feasible");
@@ -531,6 +532,11 @@ fn every_binding_bound_is_told_at_once() {
     assert_eq!(
         names(&binding),
         [Policy, Reachability, Sites, Records, Deadline, Bytes, Hosts]
+    );
+    assert_eq!(
+        decision,
+        Some(ids().decision),
+        "a refusal can be explained as a plan can"
     );
     for constraint in &binding {
         assert!(!constraint.explanation.is_empty() && !constraint.unit.is_empty());

@@ -18,7 +18,7 @@ use daitn_messages::{
     policy::Verb,
     rejection::{Code, Rejection},
     request::TrainingRequest,
-    units::UnixMillis,
+    units::{UnixMillis, counted},
 };
 use daitn_policy::PolicySet;
 use daitn_store::Family;
@@ -435,11 +435,11 @@ fn describe(request: &TrainingRequest, verdict: &Verdict) -> Decision {
                 kind: "verdict",
                 subject: plan.id.to_string(),
                 outcome: format!(
-                    "feasible: {} with {} on {} sites, {} rounds",
+                    "feasible: {} with {} on {}, {}",
                     plan.kind.as_str(),
                     plan.strategy.as_str(),
-                    plan.sites.len(),
-                    plan.rounds
+                    counted(plan.sites.len(), "site"),
+                    counted(plan.rounds as usize, "round")
                 ),
                 reasons: std::iter::once(plan.why.clone()).chain(others).collect(),
                 candidates: chosen.chain(excluded(&plan.excluded)).collect(),

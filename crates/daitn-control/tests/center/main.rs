@@ -528,13 +528,23 @@ async fn policies_forbid_and_say_by_which_rule() {
         panic!()
     };
     let Verdict::Infeasible {
-        excluded, binding, ..
+        excluded,
+        binding,
+        decision: Some(decision),
+        ..
     } = *verdict
     else {
         panic!("{verdict:?}")
     };
     assert_eq!(excluded.len(), 3);
     assert!(!binding.is_empty());
+    // A refusal has its decision record as a plan has.
+    let Answer::Decision(record) = lab.call(Operation::Explain(decision)).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(record.outcome, "infeasible");
+    assert_eq!(record.candidates.len(), 3);
+    assert_eq!(record.reasons.len(), binding.len());
     let question = PolicyQuestion {
         who: "operator".parse().unwrap(),
         verb: Verb::Train,

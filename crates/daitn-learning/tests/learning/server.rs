@@ -491,3 +491,32 @@ fn settings_that_make_no_sense() {
         assert!(Server::new(strategy, vec![0.0]).is_err());
     }
 }
+
+/// Where every round goes the whole way to the goal, as a linear regression does, plain averaging is there after one round.
+/// Momentum 0.9 swings about it: the offset follows `e(t+1) = 0.9·e(t) − 0.9·e(t−1)`, whose closed form is below, and
+/// whose amplitude only shrinks by sqrt(0.9) a round. So nobody is given it for a regression unasked.
+#[test]
+#[expect(clippy::cast_possible_truncation, reason = "goals of few digits")]
+fn momentum_swings_about_a_goal_that_averaging_reaches_at_once() {
+    const GOAL: f32 = 4.0;
+    let (radius, turn) = (0.9_f64.sqrt(), (0.9_f64.sqrt() / 2.0).acos());
+    let mut momentum = Server::new(Strategy::FedAvgM { beta: 0.9, eta: 1.0 }, vec![GOAL + 1.0]).unwrap();
+    let mut plain = Server::new(Strategy::FedAvg, vec![GOAL + 1.0]).unwrap();
+    let mut last = Vec::new();
+    for t in 1..=20 {
+        for server in [&mut momentum, &mut plain] {
+            step(server, Form::Weights, &[(10, vec![GOAL]), (30, vec![GOAL])]).unwrap();
+        }
+        let angle = turn * f64::from(t);
+        let offset = radius.powi(t) * (angle.cos() - angle.sin() / turn.tan());
+        let found = momentum.global()[0] - GOAL;
+        assert!(
+            (found - offset as f32).abs() < 1e-4,
+            "round {t}: {found}, {offset}"
+        );
+        assert!((plain.global()[0] - GOAL).abs() < 1e-6, "round {t}");
+        last.push(found.abs());
+    }
+    let swing = last[15..].iter().copied().fold(0.0, f32::max);
+    assert!(swing > 0.3, "{swing}");
+}

@@ -7,10 +7,11 @@ use super::{
     situation::Situation,
     ways::{Considered, Draft, Evaluated, Way},
 };
-use crate::{numbers, quality};
+use crate::numbers;
 use daitn_messages::{
     descriptor::Descriptor,
     ids::NodeId,
+    learning::Strategy,
     plan::{Alternative, ConstraintName, Exclusion, Placement, Plan, Prediction, Site},
     request::PlanKind,
 };
@@ -30,7 +31,7 @@ pub(super) fn plan(
     situation: &Situation<'_>,
     asker: &mut Asker<'_, '_>,
     considered: &Considered,
-    ids: PlanIds,
+    ids: &PlanIds,
 ) -> Option<Plan> {
     let chosen = &considered.ways[considered.chosen?];
     let draft = chosen.draft.as_ref()?;
@@ -47,8 +48,8 @@ pub(super) fn plan(
     let request = situation.request;
     let cycle_ms = draft.totals.cycle_ms * ROUND_DEADLINE_FACTOR;
     Some(Plan {
-        id: ids.plan,
-        decision: ids.decision,
+        id: ids.plan.clone(),
+        decision: ids.decision.clone(),
         request: request.clone(),
         made_at: situation.now,
         valid_until: situation.now.plus(PLAN_VALID_MS),
@@ -70,7 +71,7 @@ pub(super) fn plan(
         excluded: excluded(situation, chosen, draft),
         prediction: prediction(draft),
         alternatives: alternatives(situation, considered),
-        why: why(considered, chosen, draft),
+        why: why(situation, considered, chosen, draft),
         sites,
         chains,
     })
@@ -192,11 +193,7 @@ pub(super) fn prediction(draft: &Draft) -> Prediction {
         bytes: numbers::whole(draft.totals.bytes),
         cost_micros: numbers::whole(draft.totals.cost_micros),
         quality: draft.quality,
-        skew: match draft.skew {
-            Some(skew) => skew,
-            None if draft.set.len() < 2 => 0.0,
-            None => quality::SKEW_ASSUMED,
-        },
+        skew: draft.skew_reckoned,
     }
 }
 
@@ -212,8 +209,10 @@ pub(super) fn refused(situation: &Situation<'_>, refusal: &Refusal) -> Exclusion
     };
     let _ = write!(
         reason,
-        ": purpose `{}`, algorithm `{}`, {} sites",
-        situation.request.purpose, refusal.algorithm, refusal.cohort
+        ": purpose `{}`, algorithm `{}`, {}",
+        situation.request.purpose,
+        refusal.algorithm,
+        numbers::counted(refusal.cohort as usize, "site")
     );
     Exclusion {
         entity: situation.candidates[refusal.candidate as usize]
@@ -239,8 +238,8 @@ fn excluded(situation: &Situation<'_>, chosen: &Evaluated, draft: &Draft) -> Vec
     let bounds = Bounds::of(situation.request);
     let (constraint, reason) = if draft.set.len() >= bounds.sites_max {
         let reason = format!(
-            "the request takes at most {} sites; others suit it better",
-            bounds.sites_max
+            "the request takes at most {}; others suit it better",
+            numbers::counted(bounds.sites_max, "site")
         );
         (ConstraintName::Sites, reason)
     } else if chosen.way.kind != PlanKind::Rounds && draft.set.len() >= super::CHAINED_SITES_MAX {
@@ -319,28 +318,24 @@ fn why_none(situation: &Situation<'_>, way: &Evaluated) -> String {
         "no set of sites keeps the request's bounds in this way".to_owned()
     } else {
         format!(
-            "policies refuse `{}` at {} of {} sites, and the rest does not keep the request's bounds",
+            "policies refuse `{}` at {} of {}, and the rest does not keep the request's bounds",
             way.way.algorithm(),
             refused.len(),
-            situation.candidates.len()
+            numbers::counted(situation.candidates.len(), "site")
         )
     }
 }
 
 fn why_not(draft: &Draft, best: &Draft) -> String {
     let mut reasons = Vec::new();
-    let less = best.quality - draft.quality;
-    if less > 0.0005 {
-        reasons.push(format!(
-            "expected quality {:.3} instead of {:.3}",
-            draft.quality, best.quality
-        ));
+    let (this, chosen) = (format!("{:.3}", draft.quality), format!("{:.3}", best.quality));
+    reasons.push(if this == chosen {
+        "no better quality is expected".to_owned()
+    } else if draft.quality < best.quality {
+        format!("expected quality {this} instead of {chosen}")
     } else {
-        reasons.push(format!(
-            "expected quality {:.3} is no worthwhile gain over {:.3}",
-            draft.quality, best.quality
-        ));
-    }
+        format!("expected quality {this} is no worthwhile gain over {chosen}")
+    });
     if draft.totals.ms > best.totals.ms * 1.05 {
         reasons.push(format!(
             "{} instead of {}",
@@ -362,53 +357,72 @@ fn why_not(draft: &Draft, best: &Draft) -> String {
     reasons.join("; ")
 }
 
-fn why(considered: &Considered, chosen: &Evaluated, draft: &Draft) -> String {
+fn why(situation: &Situation<'_>, considered: &Considered, chosen: &Evaluated, draft: &Draft) -> String {
     let mut text = format!(
         "Chose {} over {} with {} records. ",
         name(&chosen.way),
         numbers::counted(draft.set.len(), "site"),
         draft.totals.records
     );
-    let _ = match draft.skew {
-        Some(skew) => write!(
+    let is_measured = situation.has_classes();
+    text.push_str(&why_skew(situation, chosen, draft));
+    let _ = write!(text, "; with {:.0} steps a site and round this way ", draft.steps);
+    let _ = if is_measured {
+        write!(
             text,
-            "Label skew is {skew:.2} (0 is the same mix everywhere, 1 is one class a site)"
-        ),
-        None if draft.set.len() < 2 => write!(text, "One site has no label skew"),
-        None => write!(
-            text,
-            "Too few owners tell their label shares, so a skew of {:.2} is assumed",
-            quality::SKEW_ASSUMED
-        ),
-    };
-    let _ = write!(
-        text,
-        "; with {:.0} steps a site and round this way is expected to reach {:.1} % of centralised quality in {}.",
-        draft.steps,
-        draft.quality * 100.0,
-        seconds(draft.totals.ms)
-    );
-    for other in &considered.ways {
-        if let Some(other_draft) = &other.draft
-            && other.way != chosen.way
-        {
-            let _ = write!(
-                text,
-                " {} would reach {:.1} % in {}.",
-                capital(&name(&other.way)),
-                other_draft.quality * 100.0,
-                seconds(other_draft.totals.ms)
-            );
-        }
-    }
-    if considered.ways.len() == 1 {
-        text.push_str(" No other way was considered: the request or the number of sites rules them out.");
+            "is expected to reach {:.1} % of centralised quality in {}.",
+            draft.quality * 100.0,
+            seconds(draft.totals.ms)
+        )
     } else {
-        text.push_str(
-            " A doubling of the time must buy 0.01 of quality; of ways that are alike the simplest is taken.",
-        );
+        write!(text, "is expected to take {}.", seconds(draft.totals.ms))
+    };
+    for other in &considered.ways {
+        let Some(other_draft) = other.draft.as_ref().filter(|_| other.way != chosen.way) else {
+            continue;
+        };
+        let (way, time) = (capital(&name(&other.way)), seconds(other_draft.totals.ms));
+        let _ = if is_measured {
+            write!(
+                text,
+                " {way} would reach {:.1} % in {time}.",
+                other_draft.quality * 100.0
+            )
+        } else {
+            write!(text, " {way} would take {time}.")
+        };
     }
+    text.push_str(if considered.ways.len() == 1 {
+        " No other way was considered: the request or the number of sites rules them out."
+    } else if is_measured {
+        " A doubling of the time must buy 0.01 of quality; of ways that are alike the simplest is taken."
+    } else {
+        " Of ways that are alike the simplest is taken."
+    });
     text
+}
+
+/// What was known of the sites' labels, or assumed.
+fn why_skew(situation: &Situation<'_>, chosen: &Evaluated, draft: &Draft) -> String {
+    if !situation.has_classes() {
+        let is_plain = (chosen.way.kind, chosen.way.strategy) == (PlanKind::Rounds, Strategy::FedAvg);
+        let way = if is_plain {
+            ", so plain averaging is taken"
+        } else {
+            ""
+        };
+        return format!("A regression has no label shares{way}");
+    }
+    match draft.skew {
+        Some(skew) => {
+            format!("Label skew is {skew:.2} (0 is the same mix everywhere, 1 is one class a site)")
+        }
+        None if draft.set.len() < 2 => "One site has no label skew".to_owned(),
+        None => format!(
+            "Too few owners tell their label shares, so a skew of {:.2} is assumed",
+            draft.skew_reckoned
+        ),
+    }
 }
 
 fn capital(text: &str) -> String {

@@ -183,13 +183,13 @@ pub(super) fn skew_of_chains(costing: &Costing<'_, '_>, chains: &[Vec<u32>]) -> 
     let total: f64 = chains.iter().map(|chain| records(chain)).sum();
     let within = chains.iter().map(|chain| match chain.len() {
         0 | 1 => 0.0,
-        _ => skew(costing, chain).unwrap_or(quality::SKEW_ASSUMED) * records(chain),
+        _ => skew(costing, chain).unwrap_or(costing.situation.skew_assumed()) * records(chain),
     });
     let within = within.sum::<f64>() / total.max(1.0);
     let mixes: Option<Vec<(Vec<f32>, f64)>> = chains.iter().map(|chain| mix(costing, chain)).collect();
     let between = mixes
         .and_then(|mixes| quality::skew(mixes.iter().map(|(mix, weight)| (mix.as_slice(), *weight))))
-        .unwrap_or(quality::SKEW_ASSUMED / 2.0);
+        .unwrap_or(costing.situation.skew_assumed() / 2.0);
     (within, between)
 }
 

@@ -6,13 +6,14 @@
 
 use super::{
     assemble,
-    consent::Asker,
+    consent::{Asker, Refusal},
     select::{Bounds, Goal, Metric},
     situation::{Situation, goes_together},
     ways::{self, Draft, Evaluated},
 };
 use crate::numbers;
 use daitn_messages::{
+    ids::DecisionId,
     plan::{Constraint, ConstraintName, Exclusion, Verdict},
     request::{PlanKind, TrainingRequest},
 };
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 /// Questions that looking for enough company may cost.
 const QUESTIONS_FOR_COMPANY: usize = 20_000;
 
-pub(super) fn verdict(situation: &Situation<'_>, asker: &mut Asker<'_, '_>) -> Verdict {
+pub(super) fn verdict(situation: &Situation<'_>, asker: &mut Asker<'_, '_>, decision: DecisionId) -> Verdict {
     let mut binding = situation.shortages();
     let mut finding = Finding::default();
     let relaxed = without_shortages(situation);
@@ -41,6 +42,7 @@ pub(super) fn verdict(situation: &Situation<'_>, asker: &mut Asker<'_, '_>) -> V
     excluded.sort_by(|a, b| a.entity.cmp(&b.entity));
     excluded.dedup_by(|a, b| a.entity == b.entity);
     Verdict::Infeasible {
+        decision: Some(decision),
         binding,
         nearest: finding.nearest.map(Box::new),
         excluded,
@@ -173,8 +175,8 @@ fn too_lonely(asked: &Bounds, sites_max: usize) -> Constraint {
         available: asked.sites_max as f64,
         unit: "sites".to_owned(),
         explanation: format!(
-            "The request takes at most {} sites, and every owner asks for more company than that. Allow {sites_max}.",
-            asked.sites_max
+            "The request takes at most {}, and every owner asks for more company than that. Allow {sites_max}.",
+            numbers::counted(asked.sites_max, "site")
         ),
     }
 }
@@ -345,12 +347,15 @@ fn too_few(situation: &Situation<'_>, n_sites: usize, records: u64, n_refused: u
             *away.entry(exclusion.constraint).or_default() += 1;
         }
         away.insert(ConstraintName::Policy, n_refused);
+        let n_unreachable = away.get(&ConstraintName::Reachability).copied();
+        let unreachable = match situation.drained.n_datasets {
+            0 => "on a node that is not connected",
+            n if n_unreachable == Some(n) => "on a node that is being drained and takes no new work",
+            _ => "on a node that is not connected or is being drained",
+        };
         for (name, words) in [
             (ConstraintName::Policy, "refused by the owner's policy"),
-            (
-                ConstraintName::Reachability,
-                "on a node that is not connected or is drained",
-            ),
+            (ConstraintName::Reachability, unreachable),
             (ConstraintName::Resources, "without compute"),
         ] {
             let n_away = away.get(&name).copied().unwrap_or(0);
@@ -369,9 +374,11 @@ fn too_few(situation: &Situation<'_>, n_sites: usize, records: u64, n_refused: u
 }
 
 fn refusals(situation: &Situation<'_>, evaluated: &[Evaluated]) -> Vec<Exclusion> {
-    // Who takes part in one way is not excluded because it refuses another.
+    // Who takes part in one way is not excluded because it refuses another. Of ways with as many sites the simplest, which
+    // is the one that was asked for where one was, is looked at.
     let best = evaluated
         .iter()
+        .rev()
         .filter(|e| e.draft.is_some())
         .max_by_key(|e| e.draft.as_ref().map(|draft| draft.set.len()));
     let mut refused: BTreeMap<u32, Exclusion> = BTreeMap::new();
@@ -383,6 +390,12 @@ fn refusals(situation: &Situation<'_>, evaluated: &[Evaluated]) -> Vec<Exclusion
         },
     };
     for refusal in refusing {
+        // Told of the simplest way that the owner refuses.
+        let simplest = evaluated.first().and_then(|first| {
+            let same = |other: &&Refusal| other.candidate == refusal.candidate;
+            first.refusals.iter().find(same)
+        });
+        let refusal = simplest.unwrap_or(refusal);
         refused
             .entry(refusal.candidate)
             .or_insert_with(|| assemble::refused(situation, refusal));

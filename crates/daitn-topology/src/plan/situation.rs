@@ -2,11 +2,11 @@
 //! who could judge, who could serve.
 
 use super::matching::{Filter, class_map, shares};
-use crate::{model::ModelCost, placement, topology::Topology};
+use crate::{model::ModelCost, numbers::counted, placement, quality, topology::Topology};
 use daitn_messages::{
     descriptor::{Body, ComputeBody, DatasetBody, Descriptor},
     ids::{EntityId, EntityKind, OrganisationId},
-    learning::Strategy,
+    learning::{Strategy, Task},
     plan::{Constraint, ConstraintName, Exclusion, Placement},
     request::{NORM_CLIP, PlanKind, TrainingRequest},
     units::UnixMillis,
@@ -67,6 +67,16 @@ pub(super) struct Situation<'a> {
     /// Verification units that know the truth of the target, in the order of ids.
     pub(super) units: Vec<&'a Descriptor>,
     pub(super) hosts: Vec<Placement>,
+    pub(super) drained: Drained,
+}
+
+/// What would do, but for its node, which is being drained and takes no new work.
+#[derive(Default)]
+pub(super) struct Drained {
+    pub(super) n_datasets: usize,
+    n_aggregators: usize,
+    n_units: usize,
+    n_hosts: usize,
 }
 
 impl<'a> Situation<'a> {
@@ -88,10 +98,12 @@ impl<'a> Situation<'a> {
             conductors: Vec::new(),
             units: Vec::new(),
             hosts: Vec::new(),
+            drained: Drained::default(),
         };
         situation.match_data();
         situation.assign_compute();
         situation.conductors = situation.find_conductors();
+        situation.drained.n_aggregators = situation.n_aggregators_drained();
         if let Some(deployment) = &request.deployment {
             let wanted = placement::Wanted {
                 spec: &spec,
@@ -101,8 +113,23 @@ impl<'a> Situation<'a> {
                 seed,
             };
             situation.hosts = placement::hosts(topology, &wanted);
+            situation.drained.n_hosts = placement::n_draining(topology, &wanted);
         }
         situation
+    }
+
+    /// Whether what is learned are classes, so that sites can differ in their shares.
+    pub(super) fn has_classes(&self) -> bool {
+        matches!(self.request.task, Task::Classification { .. })
+    }
+
+    /// The skew to reckon with where too few owners tell their label shares.
+    pub(super) fn skew_assumed(&self) -> f64 {
+        if self.has_classes() {
+            quality::SKEW_ASSUMED
+        } else {
+            0.0
+        }
     }
 
     /// How many verification units are asked; 0 if there are too few.
@@ -140,7 +167,12 @@ impl<'a> Situation<'a> {
                 (Body::Dataset(body), Some(place)) => {
                     self.n_with_columns += 1;
                     match self.unfit(&filter, descriptor, body) {
-                        Some((constraint, reason)) => self.exclude(&descriptor.entity, constraint, &reason),
+                        Some((constraint, reason)) => {
+                            let drains = constraint == ConstraintName::Reachability
+                                && self.topology.reachability.drains(descriptor.node);
+                            self.drained.n_datasets += usize::from(drains);
+                            self.exclude(&descriptor.entity, constraint, &reason);
+                        }
                         None => self.candidates.push(Candidate {
                             descriptor,
                             body,
@@ -152,6 +184,9 @@ impl<'a> Situation<'a> {
                 }
                 (Body::Verifier(_), Some(_)) if self.topology.reachability.takes_work(descriptor.node) => {
                     self.units.push(descriptor);
+                }
+                (Body::Verifier(_), Some(_)) if self.topology.reachability.drains(descriptor.node) => {
+                    self.drained.n_units += 1;
                 }
                 _ => {}
             }
@@ -287,13 +322,27 @@ impl<'a> Situation<'a> {
         facility.body.compute_rate as f64 / 1_000.0 * share
     }
 
+    /// Storage that an aggregator needs.
+    fn aggregator_bytes(&self) -> u64 {
+        let n_sites = u64::from(self.request.sla.sites_min);
+        self.model.bytes.saturating_mul(n_sites)
+    }
+
+    fn n_aggregators_drained(&self) -> usize {
+        let aggregators = self.topology.of_kind(EntityKind::Aggregator).into_iter();
+        let is_large = |descriptor: &Descriptor| match &descriptor.body {
+            Body::Aggregator(body) => body.storage_bytes >= self.aggregator_bytes(),
+            _ => false,
+        };
+        aggregators
+            .filter(|d| self.topology.reachability.drains(d.node) && is_large(d))
+            .count()
+    }
+
     /// Aggregators by distance, then price; for each organisation once with spares of any organisation and, where that
     /// makes a difference, once with spares of its own only: recipients are what policies look at.
     fn find_conductors(&self) -> Vec<Conductors<'a>> {
-        let needed_bytes = self
-            .model
-            .bytes
-            .saturating_mul(u64::from(self.request.sla.sites_min));
+        let needed_bytes = self.aggregator_bytes();
         let mut ranked: Vec<(u64, u64, &'a Descriptor)> = Vec::new();
         for descriptor in self.topology.of_kind(EntityKind::Aggregator) {
             if let Body::Aggregator(body) = &descriptor.body
@@ -384,8 +433,10 @@ impl<'a> Situation<'a> {
             short(ConstraintName::Schema, sites_min, 0, "sites", explanation);
         }
         if self.conductors.is_empty() {
-            let explanation =
-                "No aggregator with enough storage is connected. Attach one to a node.".to_owned();
+            let explanation = match self.drained.n_aggregators {
+                0 => "No aggregator with enough storage is connected. Attach one to a node.".to_owned(),
+                n => format!("No aggregator takes new work{}. {DRAIN_HELP}", drained_too(n)),
+            };
             short(ConstraintName::Aggregator, 1, 0, "aggregators", explanation);
         }
         let units = request
@@ -395,8 +446,9 @@ impl<'a> Situation<'a> {
             .max(request.verification.required) as usize;
         if self.units.len() < units {
             let explanation = format!(
-                "{} connected verification units have a hold-out with these columns; {units} are asked for.",
-                self.units.len()
+                "{} with a hold-out of these columns can be had now; {units} asked for{}.",
+                counted(self.units.len(), "verification unit"),
+                drained_too(self.drained.n_units)
             );
             short(
                 ConstraintName::Verifiers,
@@ -409,8 +461,10 @@ impl<'a> Situation<'a> {
         let replicas = request.deployment.as_ref().map_or(0, |d| d.replicas as usize);
         if self.hosts.len() < replicas {
             let explanation = format!(
-                "{} connected hosts have memory for the model; {replicas} replicas are asked for.",
-                self.hosts.len()
+                "{} with memory for the model can be had now; {} asked for{}.",
+                counted(self.hosts.len(), "host"),
+                counted(replicas, "replica"),
+                drained_too(self.drained.n_hosts)
             );
             short(
                 ConstraintName::Hosts,
@@ -432,6 +486,18 @@ impl<'a> Situation<'a> {
             short(ConstraintName::Algorithm, 1, 0, "kinds", explanation);
         }
         missing
+    }
+}
+
+/// What helps where only nodes that are being drained stand in the way.
+const DRAIN_HELP: &str = "`daitn node drain NODE --undo` gives a node work again; or attach one elsewhere.";
+
+/// How many more there would be, but for draining; nothing where there are none.
+fn drained_too(n: usize) -> String {
+    match n {
+        0 => String::new(),
+        1 => "; 1 more is on a node that is being drained".to_owned(),
+        n => format!("; {n} more are on nodes that are being drained"),
     }
 }
 

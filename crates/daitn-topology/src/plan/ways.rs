@@ -40,6 +40,10 @@ const QUESTIONS_SMALL: usize = 4_096;
 /// Below this skew an order of sites does not show in the result, so the shortest is taken every time.
 const ORDER_MATTERS_SKEW: f64 = 0.2;
 
+/// Momentum is not chosen for fewer rounds than this: its swing about the goal shrinks by `sqrt(0.9)` a round, so that
+/// fewer end in the middle of it, and the quality model was measured from here on.
+const MOMENTUM_ROUNDS_MIN: u32 = 10;
+
 /// FedAvgM as its paper recommends it. The adaptive strategies are left to the user: their server rate must fit the size
 /// of the updates, which nobody knows before.
 const FED_AVG_M: Strategy = Strategy::FedAvgM { beta: 0.9, eta: 1.0 };
@@ -72,7 +76,10 @@ pub(super) struct Draft {
     /// Position in the situation's conductors.
     pub(super) conductors: usize,
     pub(super) totals: Totals,
+    /// As owners tell it.
     pub(super) skew: Option<f64>,
+    /// As it is reckoned with: assumed where too few tell.
+    pub(super) skew_reckoned: f64,
     pub(super) quality: f64,
     /// Optimiser steps of a site in one round.
     pub(super) steps: f64,
@@ -185,13 +192,18 @@ fn ways(situation: &Situation<'_>) -> Vec<Way> {
 }
 
 /// Strategies for rounds that are worth asking about, simplest first: plain FedAvg and, where the quality model expects
-/// more of it, another; of many candidates only the better one.
+/// more of it, another; of many candidates only the better one. For a regression FedAvg alone: momentum overshoots, which
+/// costs a class's rank little and a predicted number everything.
 fn promising(situation: &Situation<'_>, only_one: bool) -> Vec<Strategy> {
+    if !situation.has_classes() {
+        return vec![Strategy::FedAvg];
+    }
     let all: Vec<u32> = (0..numbers::index(situation.candidates.len())).collect();
     let given = circumstances(situation, &all);
     let expected = |strategy: Strategy| quality::expected(quality::Way::Rounds(strategy), given);
     let plain = expected(Strategy::FedAvg);
-    let other = if expected(FED_AVG_M) + ALIKE >= expected(Strategy::Scaffold) {
+    let settles = situation.request.training.rounds >= MOMENTUM_ROUNDS_MIN;
+    let other = if settles && expected(FED_AVG_M) + ALIKE >= expected(Strategy::Scaffold) {
         FED_AVG_M
     } else {
         Strategy::Scaffold
@@ -217,7 +229,7 @@ fn circumstances(situation: &Situation<'_>, set: &[u32]) -> Circumstances {
     let skew = if set.len() < 2 {
         0.0
     } else {
-        known.unwrap_or(quality::SKEW_ASSUMED)
+        known.unwrap_or(situation.skew_assumed())
     };
     Circumstances {
         skew,
@@ -348,16 +360,29 @@ impl Hall<'_, '_> {
     }
 }
 
+/// What is expected of a way. Ways were measured against each other by classes guessed right; what that says of predicted
+/// numbers is unknown, so that of a regression the same is expected in every way, and the simplest is taken.
+fn expected(situation: &Situation<'_>, way: quality::Way, given: Circumstances) -> f64 {
+    let way = if situation.has_classes() {
+        way
+    } else {
+        quality::Way::Rounds(Strategy::FedAvg)
+    };
+    quality::expected(way, given)
+}
+
 /// Arranges the chosen sites and says what is expected of them.
 fn draft(costing: &Costing<'_, '_>, way: &Way, conductors: usize, set: Vec<u32>, bounds: &Bounds) -> Draft {
     let given = circumstances(costing.situation, &set);
     let skew = chains::skew(costing, &set);
+    let expected = |way| expected(costing.situation, way, given);
     let mut draft = Draft {
         totals: costing.totals(way.arrangement, &set),
         chains: Vec::new(),
         shuffle: false,
         conductors,
         skew,
+        skew_reckoned: given.skew,
         quality: 0.0,
         steps: given.steps,
         set,
@@ -365,28 +390,27 @@ fn draft(costing: &Costing<'_, '_>, way: &Way, conductors: usize, set: Vec<u32>,
     match way.arrangement {
         Arrangement::Rounds => {
             draft.chains = draft.set.iter().map(|site| vec![*site]).collect();
-            draft.quality = quality::expected(quality::Way::Rounds(way.strategy), given);
+            draft.quality = expected(quality::Way::Rounds(way.strategy));
         }
         Arrangement::Itinerary => {
             draft.chains = vec![draft.set.clone()];
-            draft.quality = quality::expected(quality::Way::Itinerary, given);
+            draft.quality = expected(quality::Way::Itinerary);
         }
         Arrangement::Hybrid(count) => {
             let n_chains = count.count(draft.set.len());
-            let expected = |chains: &[Vec<u32>]| {
+            let expected_of = |chains: &[Vec<u32>]| {
                 let (skew_within, skew_between) = chains::skew_of_chains(costing, chains);
-                let way = quality::Way::Hybrid {
+                expected(quality::Way::Hybrid {
                     chains: chains.len() as f64,
                     skew_within,
                     skew_between,
-                };
-                quality::expected(way, given)
+                })
             };
             draft.chains = chains::near(costing, &draft.set, n_chains);
-            draft.quality = expected(&draft.chains);
+            draft.quality = expected_of(&draft.chains);
             if let Some(mixed) = chains::mixed(costing, &draft.set, n_chains) {
                 let totals = costing.chained(&mixed, None);
-                let quality = expected(&mixed);
+                let quality = expected_of(&mixed);
                 if bounds.affords(&totals) && quality > draft.quality + ALIKE {
                     (draft.chains, draft.totals, draft.quality) = (mixed, totals, quality);
                 }

@@ -67,6 +67,16 @@ impl Net {
         self
     }
 
+    /// Connected, but to be given no new work.
+    pub(crate) fn draining(&mut self, node_name: &str) -> &mut Self {
+        let state = NodeState {
+            online: true,
+            draining: true,
+        };
+        self.0.set_node(node(node_name), state);
+        self
+    }
+
     pub(crate) fn dataset(&mut self, id: &str, records: u64, shares: Option<Vec<f32>>) -> &mut Self {
         self.entity(id, dataset(records, shares))
     }

@@ -286,6 +286,7 @@ fn short_refusal(narrator: &Narrator, verdict: &Verdict) -> String {
         binding,
         nearest,
         excluded,
+        ..
     } = verdict
     else {
         return String::new();

@@ -8,7 +8,8 @@ use crate::{
     },
 };
 use daitn_messages::{
-    plan::{Constraint, Exclusion, Plan, Prediction, Verdict},
+    learning::Task,
+    plan::{Constraint, Exclusion, Plan, Verdict},
     request::TrainingRequest,
 };
 use serde::Serialize;
@@ -26,6 +27,7 @@ impl Shown for Given {
                 binding,
                 nearest,
                 excluded,
+                ..
             } => infeasible(paint, binding, nearest.as_deref(), excluded),
         }
     }
@@ -59,7 +61,7 @@ fn feasible(paint: Paint, plan: &Plan, wide: bool) -> String {
         parts.push(section(paint, "Left out", &why));
     }
     parts.push(section(paint, "Roles", &roles(paint, plan)));
-    parts.push(section(paint, "Expected", &expected(paint, &plan.prediction)));
+    parts.push(section(paint, "Expected", &expected(paint, plan)));
     parts.push(section(paint, "Why this way", &why(paint, plan, wide)));
     parts.push(section(paint, "Gates", &gates(request, plan.verifiers.len())));
     parts.push(section(
@@ -157,29 +159,30 @@ fn roles(paint: Paint, plan: &Plan) -> String {
     facts(paint, &pairs)
 }
 
-fn expected(paint: Paint, p: &Prediction) -> String {
+/// Whether ways were measured by how they do at such a task: of predicted numbers nothing is promised.
+fn is_measured(plan: &Plan) -> bool {
+    matches!(plan.request.task, Task::Classification { .. })
+}
+
+fn expected(paint: Paint, plan: &Plan) -> String {
+    let p = &plan.prediction;
     let time = format!(
         "{} to {}, expected {}",
         duration_ms(p.ms_low),
         duration_ms(p.ms_high),
         duration_ms(p.ms)
     );
-    facts(
-        paint,
-        &[
-            ("Time", time),
-            ("Moved", bytes(p.bytes)),
-            ("Cost", micros(p.cost_micros)),
-            (
-                "Quality",
-                format!("{} of what training in one place reaches", percent(p.quality)),
-            ),
-            (
-                "Label skew",
-                format!("{:.2} (0 the same mix everywhere, 1 one class a site)", p.skew),
-            ),
-        ],
-    )
+    let mut pairs = vec![
+        ("Time", time),
+        ("Moved", bytes(p.bytes)),
+        ("Cost", micros(p.cost_micros)),
+    ];
+    if is_measured(plan) {
+        let quality = format!("{} of what training in one place reaches", percent(p.quality));
+        let skew = format!("{:.2} (0 the same mix everywhere, 1 one class a site)", p.skew);
+        pairs.extend([("Quality", quality), ("Label skew", skew)]);
+    }
+    facts(paint, &pairs)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a price for people")]
@@ -207,7 +210,11 @@ fn why(paint: Paint, plan: &Plan, wide: bool) -> String {
                 format!("{} {}", a.kind.as_str(), a.strategy.as_str()),
                 duration_ms(a.prediction.ms),
                 bytes(a.prediction.bytes),
-                percent(a.prediction.quality),
+                if is_measured(plan) {
+                    percent(a.prediction.quality)
+                } else {
+                    String::new()
+                },
                 reason,
             ]);
         }

@@ -99,6 +99,13 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
         }
         Command::Apply { plan, submit } => {
             let job = apply(&app.client()?, parsed(&plan)?, submit.idempotency_key).await?;
+            if job.phase.is_terminal() {
+                app.output.say(format!(
+                    "The plan's job {} has ended already; plan again for another.",
+                    job.id
+                ));
+                return ending(app, job);
+            }
             app.output.say(format!("Follow it: daitn job watch {}", job.id));
             app.output.show(&Job(job))?;
             Ok(Exit::Done)
@@ -186,6 +193,7 @@ pub(crate) async fn get(client: &Client, job: JobId) -> Result<JobView, Failure>
 /// An infeasible verdict as a failure; none for a plan.
 pub(crate) fn refusal(verdict: &Verdict) -> Option<Failure> {
     let Verdict::Infeasible {
+        decision,
         binding,
         nearest,
         excluded,
@@ -197,13 +205,14 @@ pub(crate) fn refusal(verdict: &Verdict) -> Option<Failure> {
     let message = if reasons.is_empty() {
         "no plan meets the request".to_owned()
     } else {
-        reasons.join("; ")
+        reasons.join(" ")
     };
     let mut policies: Vec<String> = excluded.iter().flat_map(|e| e.policies.iter().cloned()).collect();
     policies.sort_unstable();
     policies.dedup();
     let mut failure = Failure::new(Code::Infeasible, message);
     failure.rejection.policies = policies;
+    failure.rejection.decision.clone_from(decision);
     if nearest.is_some() {
         failure =
             failure.hint("Change the request towards the nearest feasible one, shown above, and plan again.");
@@ -246,7 +255,11 @@ fn show_plan(app: &App, plan: Plan) -> PlanId {
 }
 
 async fn watch(app: &App, client: &Client, job: JobId) -> Ending {
-    let ended = follow(app.output, client, job, "").await?;
+    ending(app, follow(app.output, client, job, "").await?)
+}
+
+/// Shows a job that has ended; a failure where it did not succeed.
+fn ending(app: &App, ended: JobView) -> Ending {
     let failure = ended
         .cause
         .clone()

@@ -109,6 +109,18 @@ pub enum PolicyError {
         /// The bound.
         bytes_max: usize,
     },
+    /// It names what can be no entity, so that the rule would never match.
+    #[error("{}rule `{policy}` names {literal}, which no entity is called: it would never match", at(*.position))]
+    NoEntity {
+        /// Which rule.
+        policy: String,
+        /// Where.
+        position: Option<Position>,
+        /// What is named, shortened.
+        literal: String,
+        /// What may be meant.
+        meant: String,
+    },
     /// It reads otherwise than it acts: characters that change the direction of text.
     #[error("rule `{policy}` holds characters that change the direction of text")]
     Disguised {
@@ -145,6 +157,7 @@ impl PolicyError {
             Self::Slot { .. } => "Write the organisation or entity itself in place of the slot.".into(),
             Self::SameId { .. } => "Give each rule its own @id(\"...\").".into(),
             Self::BadId { .. } => "Give the rule a short readable @id(\"...\").".into(),
+            Self::NoEntity { meant, .. } => format!("Write the whole id: {meant}."),
             Self::Disguised { .. } => {
                 "Remove them; write such values with \\u{...} escapes if they are meant.".into()
             }

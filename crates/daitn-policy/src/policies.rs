@@ -1,6 +1,9 @@
 //! A parsed, checked set of policies, and what it answers.
 
-use crate::{error::PolicyError, nesting, schema};
+use crate::{
+    error::{PolicyError, Position},
+    nesting, schema,
+};
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityUid, Policy, PolicyId, Request,
     ResourceConstraint, RestrictedExpression, ValidationMode, ValidationWarning, ffi::DetailedError,
@@ -115,6 +118,7 @@ impl PolicySet {
             });
         }
         let (policies, ids) = named(&parsed)?;
+        names_entities(text, &policies)?;
         let warnings = validate(text, &policies)?;
         // Each rule names the resource once, in its scope; a rule that says more of it names it again.
         let unconstrained = |policy: &Policy| policy.resource_constraint() == ResourceConstraint::Any;
@@ -205,6 +209,24 @@ fn named(parsed: &cedar_policy::PolicySet) -> Result<(cedar_policy::PolicySet, V
     let policies = cedar_policy::PolicySet::from_policies(policies)
         .expect("ids were checked to differ and there are no templates");
     Ok((policies, ids))
+}
+
+/// Whether what the rules name could be an entity: a rule on anything else would pass and never match.
+fn names_entities(text: &str, policies: &cedar_policy::PolicySet) -> Result<(), PolicyError> {
+    for policy in policies.policies() {
+        for literal in policy.entity_literals() {
+            if let Some(meant) = schema::misnamed(&literal) {
+                let literal = literal.to_string();
+                return Err(PolicyError::NoEntity {
+                    policy: policy.id().to_string(),
+                    position: text.find(&literal).map(|byte| Position::of(text, byte)),
+                    literal: literal.chars().take(limits::NAME_BYTES_MAX).collect(),
+                    meant,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks against the schema; gives the warnings.

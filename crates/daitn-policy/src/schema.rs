@@ -1,7 +1,10 @@
 //! The schema that every policy is checked against: what a policy can speak about.
 
 use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema, Validator};
-use daitn_messages::{ids::EntityKind, policy::Verb};
+use daitn_messages::{
+    ids::{self, EntityKind, OrganisationId},
+    policy::Verb,
+};
 use std::sync::LazyLock;
 
 /// What a policy can speak about, in Cedar's schema language.
@@ -106,4 +109,29 @@ pub(crate) fn resource(kind: EntityKind, id: &str) -> EntityUid {
     let position = EntityKind::ALL.iter().position(|k| *k == kind);
     let type_name = RESOURCE_TYPES[position.expect("ALL holds every kind")].clone();
     EntityUid::from_type_name_and_id(type_name, EntityId::new(id))
+}
+
+/// What may be meant where a literal of one of our types has an id that nothing can have.
+pub(crate) fn misnamed(literal: &EntityUid) -> Option<String> {
+    let (type_name, id): (_, &str) = (literal.type_name(), literal.id().as_ref());
+    if *type_name == *ORGANISATION_TYPE {
+        let is_name = id.parse::<OrganisationId>().is_ok();
+        return (!is_name)
+            .then(|| r#"Organisation::"st-mary", in small letters, digits and hyphens"#.to_owned());
+    }
+    let position = RESOURCE_TYPES.iter().position(|known| known == type_name)?;
+    let kind = EntityKind::ALL[position];
+    if id
+        .parse::<ids::EntityId>()
+        .is_ok_and(|entity| entity.kind == kind)
+    {
+        return None;
+    }
+    let whole = format!("{kind}:{id}");
+    let meant = if whole.parse::<ids::EntityId>().is_ok() {
+        whole
+    } else {
+        format!("{kind}:ORGANISATION/NAME")
+    };
+    Some(format!("{type_name}::\"{meant}\""))
 }

@@ -463,3 +463,40 @@ fn either_may_permit_a_query_and_either_may_forbid_it() {
         );
     }
 }
+
+#[test]
+fn a_rule_on_what_can_be_no_entity_is_refused_with_what_is_meant() {
+    for (named, meant) in [
+        (r#"Model::"lab/stay""#, r#"Model::"model:lab/stay""#),
+        (
+            r#"Dataset::"st-mary/digits""#,
+            r#"Dataset::"dataset:st-mary/digits""#,
+        ),
+        (r#"ModelHost::"lab/one""#, r#"ModelHost::"model-host:lab/one""#),
+        (
+            r#"Dataset::"model:lab/stay""#,
+            r#"Dataset::"dataset:ORGANISATION/NAME""#,
+        ),
+        (r#"Agent::"helper""#, r#"Agent::"agent:ORGANISATION/NAME""#),
+    ] {
+        for rule in [
+            format!("@id(\"it\") forbid (principal, action, resource == {named});"),
+            format!("@id(\"it\") forbid (principal, action, resource)\nwhen {{ resource == {named} }};"),
+        ] {
+            let error = PolicySet::parse(&rule).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+            assert!(error.to_string().contains("rule `it`"), "{error}");
+            assert!(error.remedy().contains(meant), "{}", error.remedy());
+        }
+    }
+    let error =
+        PolicySet::parse(r#"permit (principal == Organisation::"St Mary", action, resource);"#).unwrap_err();
+    assert!(error.to_string().starts_with("line 1, column 22: "), "{error}");
+    // What is written in full passes, wherever it stands.
+    for named in [
+        r#"Model::"model:lab/stay""#,
+        r#"Dataset::"dataset:st-mary/digits""#,
+    ] {
+        PolicySet::parse(&format!("forbid (principal, action, resource == {named});")).unwrap();
+    }
+}

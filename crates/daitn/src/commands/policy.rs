@@ -149,8 +149,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
             circumstances,
         } => {
             let question = circumstances.question(who, verb, what);
-            let answer: PolicyAnswer = app.client()?.ask(&Operation::Can(question)).await?;
-            answered(app, answer)
+            let answer: PolicyAnswer = app.client()?.ask(&Operation::Can(question.clone())).await?;
+            answered(app, &question, answer)
         }
     }
 }
@@ -174,12 +174,13 @@ fn test(app: &App, arguments: TestArguments) -> Ending {
     };
     let facts = daitn_policy::ResourceFacts::new(&what, &arguments.under);
     let question = arguments.circumstances.question(who, arguments.verb, what);
-    answered(app, policies.answer(&question, &facts))
+    answered(app, &question, policies.answer(&question, &facts))
 }
 
-fn answered(app: &App, answer: PolicyAnswer) -> Ending {
+fn answered(app: &App, question: &PolicyQuestion, answer: PolicyAnswer) -> Ending {
     let exit = if answer.allowed { Exit::Done } else { Exit::Refused };
-    app.output.show(&Answered(answer))?;
+    let PolicyQuestion { who, verb, what, .. } = question;
+    app.output.show(&Answered::new(answer, who, *verb, what))?;
     Ok(exit)
 }
 

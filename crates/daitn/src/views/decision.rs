@@ -5,7 +5,11 @@ use crate::{
     paint::Paint,
     render::{PROSE_WIDTH, Table, date_time, duration_ms, facts, section, wrapped},
 };
-use daitn_messages::{job::DecisionRecord, policy::PolicyAnswer};
+use daitn_messages::{
+    ids::{EntityId, EntityKind, OrganisationId},
+    job::DecisionRecord,
+    policy::{PolicyAnswer, Verb},
+};
 use serde::Serialize;
 
 /// A decision record.
@@ -69,18 +73,39 @@ impl Shown for Decision {
 /// A policy's answer.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Answered(pub(crate) PolicyAnswer);
+pub(crate) struct Answered {
+    answer: PolicyAnswer,
+    /// Why it is so where no policy says anything.
+    #[serde(skip)]
+    by_default: String,
+}
+
+impl Answered {
+    /// The answer to what an organisation wants to do with an entity.
+    pub(crate) fn new(answer: PolicyAnswer, who: &OrganisationId, verb: Verb, what: &EntityId) -> Self {
+        let by_default = if !answer.allowed {
+            "no policy permits it".to_owned()
+        } else if *who == what.organisation {
+            format!("{who} owns it, and no policy forbids it")
+        } else if (verb, what.kind) == (Verb::Query, EntityKind::Agent) {
+            "agents are attached to be called, and no policy forbids it".to_owned()
+        } else {
+            "no policy forbids it".to_owned()
+        };
+        Self { answer, by_default }
+    }
+}
 
 impl Shown for Answered {
     fn human(&self, paint: Paint, _: bool) -> String {
-        let answer = &self.0;
+        let answer = &self.answer;
         let word = if answer.allowed {
             paint.good("yes")
         } else {
             paint.bad("no")
         };
         let because = match (answer.allowed, answer.determining.as_slice()) {
-            (_, []) => "no policy permits it".to_owned(),
+            (_, []) => self.by_default.clone(),
             (true, ids) => format!("permitted by {}", ids.join(", ")),
             (false, ids) => format!("forbidden by {}", ids.join(", ")),
         };
@@ -91,6 +116,36 @@ impl Shown for Answered {
         text
     }
     fn names(&self) -> Vec<String> {
-        vec![if self.0.allowed { "yes" } else { "no" }.to_owned()]
+        vec![if self.answer.allowed { "yes" } else { "no" }.to_owned()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_policy_speaks_of_is_told_with_its_reason() {
+        let said = |who: &str, what: &str, allowed: bool| {
+            let answer = PolicyAnswer {
+                allowed,
+                determining: Vec::new(),
+                errors: Vec::new(),
+            };
+            let (who, what) = (who.parse().unwrap(), what.parse().unwrap());
+            Answered::new(answer, &who, Verb::Query, &what).human(Paint::plain(), false)
+        };
+        assert_eq!(
+            said("lab", "model:lab/stay", true),
+            "yes: lab owns it, and no policy forbids it"
+        );
+        assert_eq!(
+            said("clinic", "model:lab/stay", false),
+            "no: no policy permits it"
+        );
+        assert_eq!(
+            said("clinic", "agent:lab/helper", true),
+            "yes: agents are attached to be called, and no policy forbids it"
+        );
     }
 }

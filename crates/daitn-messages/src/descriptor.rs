@@ -4,7 +4,7 @@
 use crate::{
     ids::{ArtifactId, EntityId, EntityKind, JobId, NodeId, OrganisationId},
     learning::{Evaluation, ModelSpec, Task},
-    limits,
+    limits::{self, bounded},
     rejection::Rejection,
     signed::Statement,
     units::UnixMillis,
@@ -245,16 +245,6 @@ pub struct Telemetry {
     pub free_memory_bytes: u64,
     /// Exponentially weighted seconds to serve one query or train a thousand records, whichever the entity does.
     pub service_seconds: f32,
-}
-
-fn bounded(field: &str, text: &str, max: usize) -> Result<(), Rejection> {
-    if text.len() > max {
-        Err(Rejection::too_large(field, text.len() as u64, max as u64))
-    } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        Err(Rejection::malformed(field, "holds a control character"))
-    } else {
-        Ok(())
-    }
 }
 
 fn check_columns(features: &[String], target: &str, task: &Task) -> Result<(), Rejection> {

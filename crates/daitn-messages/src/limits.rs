@@ -1,5 +1,7 @@
 //! Every bound that a message obeys, in one place. A value over its bound is refused with a typed rejection.
 
+use crate::rejection::Rejection;
+
 /// Longest encoded control message, bytes. A plan of 10,000 sites is about 3 MiB.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest control message of a peer that has not been greeted yet, bytes: a greeting has a few hundred.
@@ -38,3 +40,22 @@ pub const TERMINALS_MAX: usize = 64;
 pub const QUERY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Clocks further apart than this are refused when joining, milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 5 * 60 * 1000;
+
+/// Whether a text from outside is short enough and plain: it is shown on terminals, where control characters and those
+/// that turn the reading direction show something else than what is there.
+///
+/// # Errors
+/// Names the field.
+pub fn bounded(field: &str, text: &str, bytes_max: usize) -> Result<(), Rejection> {
+    let hidden = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.len() > bytes_max {
+        Err(Rejection::too_large(field, text.len() as u64, bytes_max as u64))
+    } else if text.contains(hidden) {
+        Err(Rejection::malformed(field, "holds a control character"))
+    } else {
+        Ok(())
+    }
+}

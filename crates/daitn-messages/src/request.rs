@@ -252,12 +252,13 @@ impl TrainingRequest {
                 ));
             }
         }
-        if self.purpose.is_empty() || self.purpose.len() > limits::NAME_BYTES_MAX {
+        if self.purpose.is_empty() {
             return Err(Rejection::malformed(
                 "purpose",
                 "say what the model is for: policies decide by it",
             ));
         }
+        limits::bounded("purpose", &self.purpose, limits::NAME_BYTES_MAX)?;
         if self.jurisdiction.len() != 2 || !self.jurisdiction.bytes().all(|b| b.is_ascii_uppercase()) {
             return Err(Rejection::malformed(
                 "jurisdiction",

@@ -217,3 +217,17 @@ fn numbers_at_their_ends_are_refused_by_validation() {
         assert!(LocalTraining { batch_size, ..sound }.validate().is_err());
     }
 }
+
+#[test]
+fn texts_that_a_terminal_would_obey_are_refused() {
+    for text in ["\u{1b}[31m", "a\u{202e}b", "\0", "\u{2066}", "\r"] {
+        assert!(limits::bounded("purpose", text, 200).is_err(), "{text:?}");
+    }
+    for text in ["research", "Forschung über Schlaf", "علم", "two\nlines"] {
+        assert!(limits::bounded("purpose", text, 200).is_ok(), "{text:?}");
+    }
+    assert_eq!(
+        limits::bounded("note", "abc", 2).unwrap_err().code.as_str(),
+        "E0102"
+    );
+}

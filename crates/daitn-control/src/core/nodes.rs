@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) connection: Option<ConnectionId>,
     /// Since when it has no connection; of no meaning while it has one.
     pub(crate) offline_since: UnixMillis,
+    /// Since when it has its connection; of no meaning while it has none.
+    pub(crate) online_since: UnixMillis,
     pub(crate) entities: BTreeSet<EntityId>,
     /// Orders that it has not answered.
     pub(crate) orders: BTreeSet<OrderId>,
@@ -45,6 +47,7 @@ impl Node {
             record,
             connection: None,
             offline_since,
+            online_since: offline_since,
             entities: BTreeSet::new(),
             orders: BTreeSet::new(),
         }
@@ -136,11 +139,19 @@ impl Nodes {
         }
     }
 
+    /// Since when a node has been connected; none while it is gone.
+    pub(crate) fn online_since(&self, node: NodeId) -> Option<UnixMillis> {
+        self.get(node)
+            .filter(|node| node.is_online())
+            .map(|node| node.online_since)
+    }
+
     /// Sets the connection of a node.
-    pub(crate) fn connect(&mut self, node: NodeId, connection: ConnectionId) {
+    pub(crate) fn connect(&mut self, node: NodeId, connection: ConnectionId, now: UnixMillis) {
         if let Some(node) = self.by_id.get_mut(&node) {
             self.n_online += usize::from(node.connection.is_none());
             node.connection = Some(connection);
+            node.online_since = now;
         }
     }
 

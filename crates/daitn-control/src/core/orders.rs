@@ -135,7 +135,8 @@ impl Core {
         turn.batch.put(Family::Orders, draft.id.as_str(), &record);
         if let Some(node) = self.nodes.get_mut(draft.node) {
             node.orders.insert(draft.id);
-            if node.is_online() {
+            // One that was thrown out is cut off in this moment.
+            if node.is_online() && !node.record.revoked {
                 turn.send(draft.node, CenterMessage::Order(signed));
             }
         }

@@ -15,7 +15,7 @@ use daitn_messages::{
     control::{Accepted, CenterMessage, Enrolment, Hello, Welcome},
     ids::{EntityKind, NodeId},
     leaf::LeafKind,
-    limits::{ADDRESSES_MAX, CLOCK_SKEW_MS_MAX, NAME_BYTES_MAX},
+    limits::{ADDRESSES_MAX, CLOCK_SKEW_MS_MAX, NAME_BYTES_MAX, bounded},
     operation::Answer,
     rejection::{Code, Rejection},
     session::Peer,
@@ -36,7 +36,7 @@ impl Core {
     ) {
         match self.greet(turn, node, hello) {
             Ok(welcome) => {
-                self.nodes.connect(node, connection);
+                self.nodes.connect(node, connection, turn.now);
                 turn.reply_node(request, Ok(Accepted::Welcome(welcome)));
                 self.came(turn, node);
             }
@@ -119,9 +119,10 @@ impl Core {
                 NODES_MAX as u64,
             ));
         }
-        if enrolment.name.is_empty() || enrolment.name.len() > NAME_BYTES_MAX {
+        if enrolment.name.is_empty() {
             return Err(Rejection::malformed("name", "a node's name has 1 to 200 bytes"));
         }
+        bounded("name", &enrolment.name, NAME_BYTES_MAX)?;
         let token = self.spend_token(turn, enrolment)?;
         let record = NodeRecord {
             node,

@@ -8,7 +8,7 @@ use daitn_messages::{
     control::{Enrolment, JoinToken, relay_pass},
     ids::{ApiKeyId, ArtifactId, EntityKind, OrganisationId, TokenId},
     leaf::LeafKind,
-    limits::NAME_BYTES_MAX,
+    limits::{NAME_BYTES_MAX, bounded},
     operation::{Answer, CreatedKey, CreatedToken, KeyView, NewKey, NewToken, Principal, Scope, TokenView},
     rejection::{Code, Rejection},
     snapshot::KeyEntry,
@@ -208,13 +208,7 @@ impl Core {
                 "a key without a scope could do nothing",
             ));
         }
-        if new.note.len() > NAME_BYTES_MAX {
-            return Err(Rejection::too_large(
-                "note",
-                new.note.len() as u64,
-                NAME_BYTES_MAX as u64,
-            ));
-        }
+        bounded("note", &new.note, NAME_BYTES_MAX)?;
         let key = ApiKeyId::new(turn.now.0, turn.entropy.bytes());
         let digits = data_encoding::BASE32_NOPAD.encode(&turn.entropy.bytes::<SECRET_BYTES>());
         let secret = format!("{KEY_PREFIX}{}", digits.to_ascii_lowercase());

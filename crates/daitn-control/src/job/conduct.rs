@@ -359,7 +359,7 @@ impl Job {
                 }
             }
             None if self.phase == JobPhase::Training => {
-                let silent_ms = step.now.since(conductor.heard_at);
+                let silent_ms = step.now.since(silent_since(&conductor, step.nodes, step.timing));
                 if silent_ms >= silence_ms(step.plan, step.timing) {
                     self.replace_conductor(
                         &format!("the conductor reported nothing for {silent_ms} ms"),
@@ -368,6 +368,20 @@ impl Job {
                 }
             }
             None => {}
+        }
+    }
+
+    /// What others said while the center was away is still to come: deadlines leave them the time to say it.
+    pub(crate) fn center_was_away(&mut self, now: UnixMillis, timing: &Timing) {
+        let deadlines = [
+            self.deadline.as_mut(),
+            self.gathering.as_mut().map(|gathering| &mut gathering.deadline),
+        ];
+        for deadline in deadlines.into_iter().flatten() {
+            *deadline = (*deadline).max(now.plus(timing.preparing_ms));
+        }
+        if let Some(conductor) = &mut self.conductor {
+            conductor.heard_at = conductor.heard_at.max(now);
         }
     }
 
@@ -399,7 +413,7 @@ impl Job {
                 Some(since.plus(grace))
             }
             None if self.phase == JobPhase::Training => {
-                Some(conductor.heard_at.plus(silence_ms(plan, timing)))
+                Some(silent_since(conductor, nodes, timing).plus(silence_ms(plan, timing)))
             }
             None => None,
         }
@@ -409,6 +423,16 @@ impl Job {
 /// As descriptors tell counts.
 fn to_tens(n: u64) -> u64 {
     n.saturating_add(5) / 10 * 10
+}
+
+/// From when on a connected conductor should have been heard. One that was cut off works on and tells it all once it is
+/// back: its silence begins anew then, though not for ever if it comes and goes.
+fn silent_since(conductor: &Conductor, nodes: &Nodes, timing: &Timing) -> UnixMillis {
+    let back = nodes
+        .online_since(conductor.placement.node)
+        .unwrap_or(conductor.heard_at);
+    let latest = conductor.heard_at.plus(timing.conductor_lost_max_ms);
+    conductor.heard_at.max(back.min(latest))
 }
 
 /// A connected conductor that works reports at the latest after this time: three rounds that ran to their deadline.

@@ -14,11 +14,12 @@ use daitn_messages::{
     job::{JobEvent, JobPhase, JobView},
     operation::Principal,
     rejection::{Code, Rejection},
+    snapshot::Snapshot,
 };
 use futures_util::stream;
 use serde::Serialize;
 use std::{collections::VecDeque, convert::Infallible, str::FromStr, sync::Arc};
-use tokio::sync::{OwnedSemaphorePermit, broadcast::error::RecvError};
+use tokio::sync::{OwnedSemaphorePermit, broadcast::error::RecvError, watch};
 
 /// How far a client knows a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -158,6 +159,7 @@ struct Watch {
     principal: Principal,
     job: JobId,
     feed: JobFeed,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     pending: VecDeque<JobEvent>,
     position: Position,
     ended: bool,
@@ -194,6 +196,7 @@ pub(super) async fn stream(
         principal,
         job,
         feed,
+        snapshots: gateway.control.snapshot(),
         pending,
         position: known.unwrap_or_default(),
         ended: false,
@@ -215,7 +218,7 @@ pub(super) async fn stream(
 }
 
 impl Watch {
-    /// The next event, or `None` after the last, or when the gateway shuts down.
+    /// The next event, or `None` after the last, when the client's key is revoked, or when the gateway shuts down.
     async fn next(&mut self) -> Option<JobEvent> {
         loop {
             if self.ended {
@@ -234,9 +237,19 @@ impl Watch {
                     Err(RecvError::Lagged(_)) => self.catch_up().await?,
                     Err(RecvError::Closed) => return None,
                 },
+                changed = self.snapshots.changed() => {
+                    changed.ok()?;
+                    self.is_in_force().then_some(())?;
+                }
                 () = stop.cancelled() => return None,
             }
         }
+    }
+
+    /// Whether the key with which the stream was opened may still be used.
+    fn is_in_force(&mut self) -> bool {
+        let snapshot = self.snapshots.borrow_and_update();
+        snapshot.keys.iter().any(|key| key.principal == self.principal)
     }
 
     async fn catch_up(&mut self) -> Option<()> {

@@ -120,6 +120,19 @@ async fn a_watcher_sees_the_job_and_then_what_happens_until_its_end() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_when_its_key_is_revoked() {
+    let lab = Lab::start().await;
+    let mut reader = Reader::open(&lab, None).await;
+    reader.next().await.unwrap();
+    lab.control.snapshots.send_modify(|snapshot| {
+        let mut without = daitn_messages::snapshot::Snapshot::clone(snapshot);
+        without.keys.clear();
+        *snapshot = std::sync::Arc::new(without);
+    });
+    assert_eq!(reader.next().await, None);
+}
+
+#[tokio::test]
 async fn a_watcher_that_comes_back_gets_what_it_missed() {
     let lab = Lab::start().await;
     let mut reader = Reader::open(&lab, None).await;

@@ -20,8 +20,11 @@ use tokio::sync::mpsc;
 
 /// Cycles that may run ahead of their reports.
 pub(super) const AHEAD_MAX: usize = 8;
-/// A spare that did not keep a state is left alone for as many cycles.
+/// A spare that did not keep a state is left alone for as many cycles, and twice as many each time again: one that
+/// hangs costs the time of a dial whenever it is asked.
 const CYCLES_SPARED: u32 = 8;
+/// Longest time that a spare is left alone, in cycles.
+const CYCLES_SPARED_MAX: u32 = 1_024;
 
 /// Reports that are not in the outbox; shared with the journal.
 pub(super) type Unreported = Arc<Mutex<VecDeque<CycleReport>>>;
@@ -35,7 +38,7 @@ pub(super) async fn report(
 ) -> Result<(), Rejection> {
     let mut spares = Spares {
         proven: HashMap::new(),
-        spared_until: HashMap::new(),
+        spared: HashMap::new(),
     };
     while let Some(mut report) = closed.recv().await {
         report.holders.extend(spares.keep(&field, &report).await);
@@ -55,20 +58,26 @@ pub(super) async fn report(
 struct Spares {
     /// Spares that have seen the order.
     proven: HashMap<NodeId, bool>,
-    /// Not asked before this cycle.
-    spared_until: HashMap<NodeId, u32>,
+    /// For how many cycles it was left alone last, and up to which.
+    spared: HashMap<NodeId, (u32, u32)>,
 }
 
 impl Spares {
+    /// A spare did not keep the state of this cycle.
+    fn leave_alone(&mut self, node: NodeId, cycle: u32) {
+        let (cycles, until) = self.spared.entry(node).or_default();
+        *cycles = (*cycles * 2).clamp(CYCLES_SPARED, CYCLES_SPARED_MAX);
+        *until = cycle.saturating_add(*cycles);
+    }
+
+    fn is_left_alone(&self, node: NodeId, cycle: u32) -> bool {
+        self.spared.get(&node).is_some_and(|(_, until)| cycle < *until)
+    }
+
     /// Gives the state to every spare; who has it then.
     async fn keep(&mut self, field: &Field, report: &CycleReport) -> Vec<NodeId> {
-        let asked = |peer: &&Peer| {
-            peer.node != field.shared.node
-                && self
-                    .spared_until
-                    .get(&peer.node)
-                    .is_none_or(|until| report.cycle >= *until)
-        };
+        let asked =
+            |peer: &&Peer| peer.node != field.shared.node && !self.is_left_alone(peer.node, report.cycle);
         let spares: Vec<&Peer> = field.conduct.spares.iter().filter(asked).collect();
         let kept = spares.iter().map(|peer| {
             let proven = self.proven.contains_key(&peer.node);
@@ -88,12 +97,12 @@ impl Spares {
             match kept {
                 Ok(()) => {
                     self.proven.insert(peer.node, true);
+                    self.spared.remove(&peer.node);
                     holders.push(peer.node);
                 }
                 Err(reason) => {
                     tracing::warn!(job = %field.job, node = %peer.node, round = report.cycle, "a spare does not keep the state: {reason}");
-                    self.spared_until
-                        .insert(peer.node, report.cycle.saturating_add(CYCLES_SPARED));
+                    self.leave_alone(peer.node, report.cycle);
                 }
             }
         }
@@ -129,4 +138,27 @@ async fn keep(field: &Field, peer: &Peer, report: &CycleReport, proven: bool) ->
     };
     let late = |_| Rejection::new(Code::NodeLost, format!("no answer within {KEEP_WITHIN:?}"));
     tokio::time::timeout(KEEP_WITHIN, keeping).await.map_err(late)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_that_hangs_is_asked_more_and_more_seldom() {
+        let mut spares = Spares {
+            proven: HashMap::new(),
+            spared: HashMap::new(),
+        };
+        let node = daitn_messages::signed::NodeKey::from_bytes(&[1; 32]).id();
+        let mut asked = Vec::new();
+        for cycle in 0..5_000 {
+            if !spares.is_left_alone(node, cycle) {
+                asked.push(cycle);
+                spares.leave_alone(node, cycle);
+            }
+        }
+        // 8, 16, … 1,024 cycles apart, then every 1,024.
+        assert_eq!(asked, [0, 8, 24, 56, 120, 248, 504, 1_016, 2_040, 3_064, 4_088]);
+    }
 }

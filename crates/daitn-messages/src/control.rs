@@ -32,6 +32,10 @@ pub struct Hello {
     pub addresses: Vec<std::net::SocketAddr>,
     /// Present when the node joins for the first time.
     pub enrolment: Option<Enrolment>,
+    /// Only asks whether it would be welcome: no token is spent, nothing is written and the connection carries nothing
+    /// more. The answer is [`Accepted::Done`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_only: bool,
 }
 
 /// A node's first joining.
@@ -88,7 +92,7 @@ pub type NodeReply = Result<Accepted, Rejection>;
 pub enum Accepted {
     /// To [`Hello`].
     Welcome(Welcome),
-    /// To all else.
+    /// To all else, and to a [`Hello`] that only asks.
     Done,
 }
 

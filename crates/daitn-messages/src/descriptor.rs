@@ -303,7 +303,7 @@ impl Descriptor {
         }
         bounded("title", &self.title, limits::NAME_BYTES_MAX)?;
         bounded("description", &self.description, limits::TEXT_BYTES_MAX)?;
-        if self.jurisdiction.len() != 2 || !self.jurisdiction.bytes().all(|b| b.is_ascii_uppercase()) {
+        if !is_jurisdiction(&self.jurisdiction) {
             return Err(Rejection::malformed(
                 "jurisdiction",
                 "expected an ISO 3166-1 alpha-2 code such as DE",
@@ -311,6 +311,12 @@ impl Descriptor {
         }
         self.body.validate()
     }
+}
+
+/// Whether a text has the form of an ISO 3166-1 alpha-2 code.
+#[must_use]
+pub fn is_jurisdiction(text: &str) -> bool {
+    text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase())
 }
 
 impl Body {

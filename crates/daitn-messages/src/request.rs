@@ -259,7 +259,7 @@ impl TrainingRequest {
             ));
         }
         limits::bounded("purpose", &self.purpose, limits::NAME_BYTES_MAX)?;
-        if self.jurisdiction.len() != 2 || !self.jurisdiction.bytes().all(|b| b.is_ascii_uppercase()) {
+        if !crate::descriptor::is_jurisdiction(&self.jurisdiction) {
             return Err(Rejection::malformed(
                 "jurisdiction",
                 "expected an ISO 3166-1 alpha-2 code such as DE",

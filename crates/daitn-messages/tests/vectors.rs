@@ -33,6 +33,7 @@ fn hello() {
         now: UnixMillis(1_000),
         addresses: vec![],
         enrolment: None,
+        asks_only: false,
     };
     let expected = bytes(
         "a6                                      # map of 6

@@ -58,7 +58,10 @@ pub enum AdminAnswer {
         entity: EntityId,
     },
     /// The terminal is gone.
-    Detached,
+    Detached {
+        /// Whether it was open: one that could not be opened is gone as well.
+        was_open: bool,
+    },
     /// Not done.
     Refused(Rejection),
 }
@@ -137,7 +140,10 @@ async fn answer(handle: &NodeHandle, request: AdminRequest) -> AdminAnswer {
         AdminRequest::Status => Ok(AdminAnswer::Status(Box::new(handle.status()))),
         AdminRequest::Metrics => Ok(AdminAnswer::Metrics(handle.inner.shared.endpoint.metrics())),
         AdminRequest::Attach { file } => attach(handle, file).await,
-        AdminRequest::Detach { entity } => handle.detach(&entity).await.map(|()| AdminAnswer::Detached),
+        AdminRequest::Detach { entity } => {
+            let detached = handle.detach(&entity).await;
+            detached.map(|was_open| AdminAnswer::Detached { was_open })
+        }
     };
     done.unwrap_or_else(AdminAnswer::Refused)
 }

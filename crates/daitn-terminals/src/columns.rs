@@ -4,7 +4,7 @@
 use crate::{dataset::TaskKind, durable::blocking};
 use daitn_engine::{
     Table,
-    data::{self, Inspection, Kind},
+    data::{self, DataError, Inspection, Kind},
 };
 use daitn_messages::{
     ids::ArtifactId,
@@ -83,6 +83,13 @@ impl Columns {
             }
             declared.features.to_vec()
         };
+        if target.n_missing > 0 {
+            return Err(unusable(format!(
+                "the column `{}`, which is to be predicted, has no value in {} rows",
+                declared.target, target.n_missing
+            ))
+            .with_hint("Fill in the values or leave the rows out: what is missing is never guessed."));
+        }
         let few_values = target
             .distinct
             .as_ref()
@@ -118,9 +125,9 @@ impl Columns {
                 .iter()
                 .map(|class| counts.get(class).copied().unwrap_or(0))
                 .collect();
-        } else if target.kind == Kind::Text {
+        } else if let Some(unfit) = target.unfit() {
             return Err(unusable(format!(
-                "the column `{}` holds text and cannot be regressed on",
+                "the column `{}` cannot be regressed on: {unfit}",
                 declared.target
             )));
         }
@@ -259,7 +266,8 @@ impl DataFile {
     /// The file's rows for a model, read again unless they are in memory.
     ///
     /// # Errors
-    /// What makes the file unusable, also that it has changed since it was described.
+    /// That the file cannot be used, also that it has changed since it was described. The owner's log says why: whoever
+    /// asked for the model is not told what stands in which row.
     pub(crate) async fn table(self: &Arc<Self>, spec: &ModelSpec) -> Result<Arc<Table>, Rejection> {
         let (file, spec) = (self.clone(), spec.clone());
         blocking(move || file.read(&spec)).await
@@ -285,7 +293,7 @@ impl DataFile {
         if let Some((_, table)) = tables().iter().find(|(known, _)| *known == key) {
             return Ok(table.clone());
         }
-        let table = Arc::new(data::read(&self.path, spec).map_err(Rejection::from)?);
+        let table = Arc::new(data::read(&self.path, spec).map_err(|error| withheld(&self.path, error))?);
         let mut tables = tables();
         if tables.len() >= crate::limits::TABLES_MAX {
             tables.remove(0);
@@ -312,6 +320,16 @@ impl DataFile {
         *seen() = now;
         Ok(())
     }
+}
+
+/// What others are told of a file that cannot be read for a model: neither row nor column nor value.
+fn withheld(path: &Path, error: DataError) -> Rejection {
+    let told = Rejection::from(error);
+    tracing::error!(path = %path.display(), "the data cannot be used for a model: {told}. {}", told.hint);
+    Rejection::new(told.code, "the owner's data cannot be read as the model needs it").with_hint(
+        "What is wrong stands in the log of the owner's node, and `daitn data validate` shows it to the owner. A \
+         request's `scale` and `offset` may also take values out of range.",
+    )
 }
 
 fn stamp(path: &Path) -> io::Result<(u64, Option<SystemTime>)> {
@@ -431,6 +449,54 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_to_be_predicted_has_a_value_in_each_row() {
+        let of = |task| Declared {
+            target: "y",
+            task,
+            ..OF_LABEL
+        };
+        for (csv, task, why) in [
+            ("x,y\n1,2.5\n2,\n", None, "no value in 1 rows"),
+            (
+                "x,y\n1,u\n2,\n",
+                Some(TaskKind::Classification),
+                "no value in 1 rows",
+            ),
+            ("x,y\n1,2.5\n2,nan\n", Some(TaskKind::Regression), "NaN"),
+            ("x,y\n1,2.5\n2,1e300\n", Some(TaskKind::Regression), "3.4e38"),
+            ("x,y\n1,2.5\n2,much\n", Some(TaskKind::Regression), "text"),
+        ] {
+            let error = columns(csv, of(task)).unwrap_err();
+            assert!(error.message.contains(why), "{csv}: {error}");
+        }
+    }
+
+    /// The requester of a job reads this.
+    #[tokio::test]
+    async fn what_stands_in_which_row_is_not_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data.csv");
+        std::fs::write(&path, "income,label\n1,u\n3e38,v\n").unwrap();
+        let (file, columns) = DataFile::inspect(&path, OF_LABEL).unwrap();
+        let spec = ModelSpec {
+            architecture: daitn_messages::learning::Architecture::Linear,
+            features: columns.features.clone(),
+            target: columns.target.clone(),
+            task: columns.task.clone(),
+            // Takes the second row out of range.
+            scale: 1e10,
+            offset: 0.0,
+        };
+        let error = Arc::new(file).table(&spec).await.unwrap_err();
+        assert_eq!(error.code, Code::DataUnusable);
+        let told = format!("{} {}", error.message, error.hint);
+        assert!(
+            !told.contains("row 3") && !told.contains("income") && !told.contains("3e38"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -28,6 +28,9 @@ struct Joined {
     relay: Option<String>,
 }
 
+/// What the center has said of a terminal, and of which version of its descriptor.
+type Said = (u64, Result<(), Rejection>);
+
 /// The node's side of the connection to the center.
 pub(crate) struct Uplink {
     contact: watch::Sender<Contact>,
@@ -35,7 +38,7 @@ pub(crate) struct Uplink {
     joined: PathBuf,
     /// The relay that the center has named, once it has named one or said that there is none.
     relay: Option<Option<String>>,
-    attached: Mutex<BTreeMap<EntityId, Result<(), Rejection>>>,
+    attached: Mutex<BTreeMap<EntityId, Said>>,
     links: Mutex<Vec<Link>>,
     linked: Notify,
     clock: Clock,
@@ -121,20 +124,26 @@ impl Uplink {
         self.set(Contact::Revoked);
     }
 
-    pub(crate) fn attached(&self, entity: &EntityId, result: Result<(), Rejection>) {
+    pub(crate) fn attached(&self, entity: &EntityId, version: u64, result: Result<(), Rejection>) {
         self.attached
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(entity.clone(), result);
+            .insert(entity.clone(), (version, result));
     }
 
     /// Whether the center has this terminal.
     pub(crate) fn is_attached(&self, entity: &EntityId) -> bool {
-        matches!(self.told().get(entity), Some(Ok(())))
+        matches!(self.told().get(entity), Some((_, Ok(()))))
     }
 
-    /// What the center has said of each terminal.
-    pub(crate) fn told(&self) -> MutexGuard<'_, BTreeMap<EntityId, Result<(), Rejection>>> {
+    /// What the center has said of this version of a terminal's descriptor; none: nothing yet.
+    pub(crate) fn said(&self, entity: &EntityId, version: u64) -> Option<Result<(), Rejection>> {
+        let told = self.told();
+        let (known, said) = told.get(entity)?;
+        (*known == version).then(|| said.clone())
+    }
+
+    fn told(&self) -> MutexGuard<'_, BTreeMap<EntityId, Said>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -292,17 +292,20 @@ impl NodeHandle {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         let shared = &self.inner.shared;
-        let told = self.inner.uplink.told().clone();
         let open = shared.terminals.all();
         let mut terminals: Vec<TerminalStatus> = open
             .iter()
-            .map(|attached| TerminalStatus {
-                entity: attached.entity.to_string(),
-                version: attached.descriptor().version,
-                problem: told.get(&attached.entity).and_then(|told| told.clone().err()),
-                attached: matches!(told.get(&attached.entity), Some(Ok(()))),
-                in_flight: attached.load.in_flight(),
-                served_total: attached.load.served_total(),
+            .map(|attached| {
+                let version = attached.descriptor().version;
+                let said = self.inner.uplink.said(&attached.entity, version);
+                TerminalStatus {
+                    entity: attached.entity.to_string(),
+                    version,
+                    attached: matches!(said, Some(Ok(()))),
+                    problem: said.and_then(Result::err),
+                    in_flight: attached.load.in_flight(),
+                    served_total: attached.load.served_total(),
+                }
             })
             .collect();
         terminals.extend(self.unopened().iter().map(|(options, rejection)| TerminalStatus {
@@ -341,12 +344,20 @@ impl NodeHandle {
         Ok(attached.entity.clone())
     }
 
-    /// Detaches a terminal: what runs on it is stopped.
+    /// Detaches a terminal: what runs on it is stopped. One that could not be opened is not tried again. Whether it was
+    /// open.
     ///
     /// # Errors
     /// [`Code::NotFound`].
-    pub async fn detach(&self, entity: &EntityId) -> Result<(), Rejection> {
+    pub async fn detach(&self, entity: &EntityId) -> Result<bool, Rejection> {
         let shared = &self.inner.shared;
+        let n_unopened = self.unopened().len();
+        self.unopened()
+            .retain(|(other, _)| (other.kind(), other.name()) != (entity.kind, &entity.name));
+        if self.unopened().len() < n_unopened && shared.terminals.get(entity).is_none() {
+            shared.described.notify_one();
+            return Ok(false);
+        }
         let attached = shared.terminals.remove(entity);
         let attached = attached.ok_or_else(|| Rejection::not_found("terminal", entity))?;
         for known in shared.orders.accepted(entity) {
@@ -354,7 +365,7 @@ impl NodeHandle {
             attached.halt(shared, &known).await;
         }
         shared.described.notify_one();
-        Ok(())
+        Ok(true)
     }
 
     /// Accepts nothing more, lets what runs end or come to a durable point, and leaves.

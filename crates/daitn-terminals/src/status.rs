@@ -41,7 +41,7 @@ pub struct TerminalStatus {
     pub version: u64,
     /// What stands against it: it cannot be opened, or the center does not attach it.
     pub problem: Option<Rejection>,
-    /// Whether the center has it.
+    /// Whether the center has this version of it.
     pub attached: bool,
     /// Under way.
     pub in_flight: u32,

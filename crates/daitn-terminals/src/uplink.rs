@@ -46,6 +46,7 @@ pub(crate) async fn hello(
         now,
         addresses: endpoint.peer().addresses,
         enrolment,
+        asks_only: false,
     };
     let reply: Result<NodeReply, _> = connection
         .request(&hello, FRAME_BYTES_MAX, CENTER_REPLY_WITHIN)
@@ -208,7 +209,7 @@ async fn attach(
                     if let Err(rejection) = &result {
                         tracing::error!(entity = %attached.entity, "the control center does not attach it: {rejection}");
                     }
-                    uplink.attached(&attached.entity, result);
+                    uplink.attached(&attached.entity, version, result);
                     told.insert(attached.entity.clone(), version);
                 }
             }

@@ -52,6 +52,20 @@ pub(crate) struct Reply {
 impl Client {
     /// For this domain; a key in `DAITN_API_KEY` comes before the context's.
     pub(crate) fn new(context: &Context, timeout: Duration) -> Result<Self, Failure> {
+        let key = std::env::var("DAITN_API_KEY")
+            .ok()
+            .filter(|key| !key.is_empty())
+            .map(ApiKey::new)
+            .or_else(|| context.api_key.clone());
+        Self::with_key(context, key, timeout)
+    }
+
+    /// For this domain, with this key and no other.
+    pub(crate) fn with_key(
+        context: &Context,
+        key: Option<ApiKey>,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
         let base = context.url.trim_end_matches('/').to_owned();
         if !(base.starts_with("http://") || base.starts_with("https://")) {
             return Err(Failure::usage(format!(
@@ -76,11 +90,6 @@ impl Client {
         let http = builder
             .build()
             .map_err(|error| Failure::internal(format!("no HTTP client: {error}")))?;
-        let key = std::env::var("DAITN_API_KEY")
-            .ok()
-            .filter(|key| !key.is_empty())
-            .map(ApiKey::new)
-            .or_else(|| context.api_key.clone());
         Ok(Self {
             http,
             base,

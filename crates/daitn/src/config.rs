@@ -50,7 +50,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Human,
-            filter: "info,iroh=warn,noq=warn,tantivy=warn".to_owned(),
+            filter: "info,iroh=off,noq=off,tantivy=warn".to_owned(),
         }
     }
 }
@@ -76,8 +76,8 @@ impl Default for Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Center {
-    /// The domain's name.
-    pub(crate) domain: Slug,
+    /// The domain's name; none: that of the state directory, or [`Center::DOMAIN`] for a fresh one.
+    pub(crate) domain: Option<Slug>,
     /// Who operates it.
     pub(crate) organisation: OrganisationId,
     /// UDP address of the control plane.
@@ -94,13 +94,24 @@ pub(crate) struct Center {
 impl Default for Center {
     fn default() -> Self {
         Self {
-            domain: "local".parse().expect("a constant name"),
+            domain: None,
             organisation: "operator".parse().expect("a constant name"),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8471)),
             announce: Vec::new(),
             relay: None,
             relay_url: String::new(),
         }
+    }
+}
+
+impl Center {
+    /// What a domain is called that nobody has named.
+    const DOMAIN: &'static str = "local";
+
+    /// The domain's name.
+    pub(crate) fn name(&self) -> Slug {
+        let unnamed = || Self::DOMAIN.parse().expect("a constant name");
+        self.domain.clone().unwrap_or_else(unnamed)
     }
 }
 
@@ -181,7 +192,10 @@ mod tests {
         let all: String = SAMPLE
             .lines()
             .map(|line| {
-                if line.starts_with("# public_url") || line.starts_with("# tls") {
+                if ["# public_url", "# tls", "# domain"]
+                    .iter()
+                    .any(|key| line.starts_with(key))
+                {
                     &line[2..]
                 } else {
                     line
@@ -191,6 +205,7 @@ mod tests {
             .join("\n");
         let config: Config = toml::from_str(&all).unwrap();
         assert!(config.gateway.public_url.is_some() && config.gateway.tls.is_some());
+        assert_eq!(config.center.domain, Some(Center::default().name()));
     }
 
     #[test]

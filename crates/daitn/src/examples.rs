@@ -109,6 +109,7 @@ const EXAMPLES: &[(&str, &str)] = &[
         "daitn context add work --url https://ai.example.org --key @work.key",
     ),
     ("context use", "daitn context use work"),
+    ("context remove", "daitn context remove work --yes"),
     ("context list", "daitn context list"),
     ("help", "daitn help E0302"),
     (

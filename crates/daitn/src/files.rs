@@ -78,6 +78,12 @@ pub(crate) fn read_secret(given: &str) -> Result<String, Failure> {
                 .map_err(|error| Failure::usage(format!("standard input: {error}")))?;
             text
         }
+        None if Path::new(given).is_file() => {
+            return Err(
+                Failure::usage(format!("`{given}` is a file and not the secret itself"))
+                    .hint(format!("Did you mean @{given}?")),
+            );
+        }
         None => given.to_owned(),
     };
     let text = text.trim();
@@ -211,6 +217,11 @@ mod tests {
             "daitn1-abc"
         );
         assert_eq!(read_secret("daitn1-abc").unwrap(), "daitn1-abc");
+        let bare = read_secret(&path.display().to_string()).unwrap_err();
+        assert!(
+            bare.rejection.hint.contains(&format!("@{}", path.display())),
+            "{bare:?}"
+        );
         fs::write(&path, "\n").unwrap();
         assert_eq!(
             read_secret(&format!("@{}", path.display())).unwrap_err().exit as u8,

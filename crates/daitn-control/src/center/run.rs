@@ -17,7 +17,7 @@ use crate::{
 };
 use daitn_fabric::Connection;
 use daitn_messages::{
-    control::NodeMessage,
+    control::{Accepted, NodeMessage},
     ids::JobId,
     job::JobEvent,
     rejection::{Code, Rejection},
@@ -312,7 +312,7 @@ impl Loop {
         match (effect, waiting) {
             (Effect::ReplyNode { request, reply }, waiting) => {
                 if let Some((id, connection)) = self.greeted.remove(&request)
-                    && reply.is_ok()
+                    && matches!(reply, Ok(Accepted::Welcome(_)))
                 {
                     connection.welcome();
                     self.links.open(id, connection, self.parts.queue.clone());

@@ -19,6 +19,7 @@ use daitn_messages::{
     operation::Answer,
     rejection::{Code, Rejection},
     session::Peer,
+    units::UnixMillis,
 };
 use daitn_store::Family;
 
@@ -34,6 +35,11 @@ impl Core {
         connection: ConnectionId,
         hello: &Hello,
     ) {
+        if hello.asks_only {
+            let reply = self.would_welcome(turn.now, node, hello);
+            turn.reply_node(request, reply.map(|()| Accepted::Done));
+            return;
+        }
         match self.greet(turn, node, hello) {
             Ok(welcome) => {
                 self.nodes.connect(node, connection, turn.now);
@@ -46,24 +52,14 @@ impl Core {
 
     fn greet(&mut self, turn: &mut Turn<'_>, node: NodeId, hello: &Hello) -> Result<Welcome, Rejection> {
         let version = negotiate(hello)?;
-        let skew = turn.now.since(hello.now).max(hello.now.since(turn.now));
-        if skew > CLOCK_SKEW_MS_MAX {
-            let message = format!(
-                "the node's clock differs from the control center's by {} s",
-                skew / 1000
-            );
-            return Err(Rejection::new(Code::ClockSkew, message));
-        }
+        check_clock(turn.now, hello)?;
         let build = cut(&hello.build);
         let peer = self.peer_of(node, hello);
         let is_member = self.nodes.get(node).is_some_and(|n| !n.record.revoked);
         match &hello.enrolment {
             // A repeated enrolment, whose answer was lost, spends no second use.
             Some(enrolment) if !is_member => self.enrol(turn, node, enrolment, peer.clone())?,
-            _ if !is_member => {
-                let message = format!("the key {} is not enrolled here, or was revoked", node.short());
-                return Err(Rejection::new(Code::NotEnrolled, message));
-            }
+            _ if !is_member => return Err(not_enrolled(node)),
             _ => {}
         }
         let known = self.nodes.get_mut(node).expect("a member, or enrolled just now");
@@ -92,6 +88,18 @@ impl Core {
             },
             relay: self.config.relay.clone(),
         })
+    }
+
+    /// Whether a node would be greeted as a member, or could become one. Changes nothing.
+    fn would_welcome(&self, now: UnixMillis, node: NodeId, hello: &Hello) -> Result<(), Rejection> {
+        negotiate(hello)?;
+        check_clock(now, hello)?;
+        let is_member = self.nodes.get(node).is_some_and(|n| !n.record.revoked);
+        match &hello.enrolment {
+            _ if is_member => Ok(()),
+            Some(enrolment) => self.valid_token(now, enrolment).map(drop),
+            None => Err(not_enrolled(node)),
+        }
     }
 
     fn peer_of(&self, node: NodeId, hello: &Hello) -> Peer {
@@ -284,6 +292,23 @@ impl Core {
         }
         self.get_node(node)
     }
+}
+
+fn not_enrolled(node: NodeId) -> Rejection {
+    let message = format!("the key {} is not enrolled here, or was revoked", node.short());
+    Rejection::new(Code::NotEnrolled, message)
+}
+
+fn check_clock(now: UnixMillis, hello: &Hello) -> Result<(), Rejection> {
+    let skew = now.since(hello.now).max(hello.now.since(now));
+    if skew <= CLOCK_SKEW_MS_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the node's clock differs from the control center's by {} s",
+        skew / 1000
+    );
+    Err(Rejection::new(Code::ClockSkew, message))
 }
 
 fn negotiate(hello: &Hello) -> Result<u32, Rejection> {

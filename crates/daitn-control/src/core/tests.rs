@@ -131,6 +131,7 @@ impl Fixture {
                 secret: token.secret,
                 name: "node".to_owned(),
             }),
+            asks_only: false,
         };
         let (request, connection) = (RequestId(900), ConnectionId(u64::from(number)));
         self.handle(Event::Hello {
@@ -205,6 +206,7 @@ impl Fixture {
             now: self.now,
             addresses: Vec::new(),
             enrolment: None,
+            asks_only: false,
         };
         let event = Event::Hello {
             request: RequestId(902),

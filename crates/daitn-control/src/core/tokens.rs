@@ -168,27 +168,38 @@ impl Core {
             })
     }
 
-    /// Spends one use of a token. What is checked is the secret first, so that nothing is told to who guesses.
-    pub(super) fn spend_token(
-        &mut self,
-        turn: &mut Turn<'_>,
+    /// A token that can be spent. What is checked is the secret first, so that nothing is told to who guesses.
+    pub(super) fn valid_token(
+        &self,
+        now: UnixMillis,
         enrolment: &Enrolment,
-    ) -> Result<TokenRecord, Rejection> {
+    ) -> Result<&TokenRecord, Rejection> {
         let hash = ArtifactId::of(&enrolment.secret);
         let record = self
             .tokens
-            .get_mut(&enrolment.token)
+            .get(&enrolment.token)
             .filter(|record| record.hash == hash)
             .ok_or_else(|| invalid("unknown here, or its secret is wrong"))?;
         if record.revoked {
             return Err(invalid("revoked"));
         }
-        if record.expires_at <= turn.now {
+        if record.expires_at <= now {
             return Err(invalid("expired"));
         }
         if record.uses_left == 0 {
             return Err(invalid("spent: it was used as often as it allows"));
         }
+        Ok(record)
+    }
+
+    /// Spends one use of a token.
+    pub(super) fn spend_token(
+        &mut self,
+        turn: &mut Turn<'_>,
+        enrolment: &Enrolment,
+    ) -> Result<TokenRecord, Rejection> {
+        let token = self.valid_token(turn.now, enrolment)?.token.clone();
+        let record = self.tokens.get_mut(&token).expect("it was looked up above");
         record.uses_left -= 1;
         turn.batch.put(Family::Tokens, record.token.as_str(), record);
         Ok(record.clone())

@@ -171,6 +171,7 @@ impl Node {
                 secret: token.secret.clone(),
                 name: "lab node".to_owned(),
             }),
+            asks_only: false,
         }
     }
 

@@ -135,6 +135,7 @@ impl Node {
             now: self.clock(now),
             addresses: vec![SocketAddr::from(([127, 0, 0, 1], self.port))],
             enrolment,
+            asks_only: false,
         }
     }
 

@@ -128,7 +128,7 @@ impl Shown for Findings {
 pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
     let mut findings = Vec::new();
     if let Some(directory) = &arguments.node_dir {
-        findings.extend(node::look(directory));
+        findings.extend(node::look(directory).await);
     }
     match &arguments.against {
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {

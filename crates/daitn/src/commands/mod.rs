@@ -82,7 +82,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Ending {
         Command::Policy(command) => policy::run(&app, command).await,
         Command::Explain(arguments) => explain::run(&app, &arguments).await,
         Command::Status(arguments) => status::run(&app, &arguments).await,
-        Command::Context(command) => context::run(&app, command),
+        Command::Context(command) => context::run(&app, command).await,
         Command::Help(arguments) => help::run(&app, &arguments),
         Command::Completion(arguments) => completion::run(&arguments),
     }
@@ -101,7 +101,16 @@ pub(crate) fn confirmed(yes: bool, what: &str) -> Result<(), Failure> {
     if yes {
         Ok(())
     } else {
-        Err(Failure::usage(what).hint("Add --yes if you mean it."))
+        Err(Failure::usage(format!("it needs --yes: {what}")).hint("Add --yes if you mean it."))
+    }
+}
+
+/// A jurisdiction on the command line.
+pub(crate) fn jurisdiction(text: &str) -> Result<String, String> {
+    if daitn_messages::descriptor::is_jurisdiction(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected an ISO 3166-1 alpha-2 code such as DE".to_owned())
     }
 }
 

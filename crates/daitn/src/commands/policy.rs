@@ -1,6 +1,6 @@
 //! `daitn policy`: who may do what, for which purpose.
 
-use super::App;
+use super::{App, jurisdiction};
 use crate::{
     failure::{Ending, Exit, Failure},
     files::read_text,
@@ -61,7 +61,7 @@ pub(crate) struct TestArguments {
     #[arg(long, requires = "who", value_name = "ENTITY")]
     what: Option<EntityId>,
     /// The law that the entity is under
-    #[arg(long, default_value = "DE", value_name = "CODE")]
+    #[arg(long, default_value = "DE", value_name = "CODE", value_parser = jurisdiction)]
     under: String,
     #[command(flatten)]
     circumstances: Circumstances,
@@ -84,7 +84,7 @@ pub(crate) struct Circumstances {
     #[arg(long, default_value_t = 1, value_name = "N")]
     cohort: u32,
     /// The requester's jurisdiction
-    #[arg(long, default_value = "DE", value_name = "CODE")]
+    #[arg(long, default_value = "DE", value_name = "CODE", value_parser = jurisdiction)]
     jurisdiction: String,
     /// Organisations that will receive the updates; without it the one that asks
     #[arg(long, value_delimiter = ',', value_name = "NAME")]

@@ -1,6 +1,6 @@
 //! `daitn search`: finds any entity by text, kind and structure.
 
-use super::{App, token::kind};
+use super::{App, jurisdiction, token::kind};
 use crate::{
     failure::{Ending, Exit},
     views::Hits,
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     organisation: Vec<OrganisationId>,
     /// Only these jurisdictions
-    #[arg(long, value_delimiter = ',', value_name = "CODE")]
+    #[arg(long, value_delimiter = ',', value_name = "CODE", value_parser = jurisdiction)]
     jurisdiction: Vec<String>,
     /// Datasets and verifiers that have all these columns
     #[arg(long, value_delimiter = ',', value_name = "COLUMN")]

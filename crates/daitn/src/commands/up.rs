@@ -6,6 +6,7 @@ use crate::{
     failure::{Ending, Failure},
     roles::{
         center::{self, RunCenter},
+        kept::Wanted,
         oam,
     },
 };
@@ -23,7 +24,7 @@ pub(crate) struct Arguments {
     /// The configuration; without it `daitn.toml` in the directory
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The domain's name
+    /// The domain's name; the directory keeps it from its first start
     #[arg(long, value_name = "NAME")]
     domain: Option<Slug>,
     /// TCP address of the APIs; needs a certificate where it is not loopback
@@ -51,7 +52,8 @@ pub(crate) struct Arguments {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Name of the context that is written for the other commands; without it the domain's name
+    /// Name of the context that is written for the other commands; without it the domain's name, or one made from it
+    /// where another network has that
     #[arg(long, value_name = "NAME")]
     context_name: Option<String>,
     /// Write no context
@@ -67,9 +69,9 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
     let config = config(&arguments)?;
     oam::logs(&config.log)?;
     let context = match (arguments.no_context, arguments.context_name) {
-        (true, _) => None,
-        (false, Some(name)) => Some(name),
-        (false, None) => Some(config.center.domain.to_string()),
+        (true, _) => Wanted::Nothing,
+        (false, Some(name)) => Wanted::Named(name),
+        (false, None) => Wanted::LikeDomain,
     };
     let given = RunCenter {
         directory: &arguments.dir,
@@ -83,7 +85,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
 fn config(arguments: &Arguments) -> Result<Config, Failure> {
     let mut config = Config::load(arguments.config.as_deref(), &arguments.dir)?;
     if let Some(domain) = &arguments.domain {
-        config.center.domain = domain.clone();
+        config.center.domain = Some(domain.clone());
     }
     if let Some(listen) = arguments.listen {
         config.gateway.listen = listen;

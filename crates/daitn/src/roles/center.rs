@@ -3,14 +3,15 @@
 
 use super::{
     bound::{Bound, again},
+    kept::{self, Wanted},
     oam, ports,
     relay::{self, Relaying},
 };
 use crate::{
     config::Config,
-    context::{ApiKey, Context, Contexts},
+    context::ApiKey,
     failure::{Exit, Failure},
-    files::{Lock, absolute, key, read_text, write_private},
+    files::{Lock, key, read_text, write_private},
     output::Output,
     paint::Paint,
     shutdown::Stop,
@@ -47,8 +48,8 @@ pub(crate) struct RunCenter<'a> {
     pub(crate) directory: &'a Path,
     /// Its configuration.
     pub(crate) config: Config,
-    /// The context that is written; none: none.
-    pub(crate) context: Option<String>,
+    /// The context that is written.
+    pub(crate) context: Wanted,
     /// Whether the end of standard input stops it.
     pub(crate) stop_with_stdin: bool,
 }
@@ -57,7 +58,7 @@ pub(crate) struct RunCenter<'a> {
 pub(crate) async fn run(given: RunCenter<'_>, output: Output) -> Result<Exit, Failure> {
     let RunCenter {
         directory,
-        config,
+        mut config,
         context,
         stop_with_stdin,
     } = given;
@@ -70,12 +71,19 @@ pub(crate) async fn run(given: RunCenter<'_>, output: Output) -> Result<Exit, Fa
         ports::center(&config, directory)?;
         Lock::take(directory)?
     };
+    config.center.domain = Some(kept::domain(directory, &config.center)?);
+    let context = kept::context(
+        &context,
+        &config.center.name(),
+        admin_key_kept(directory)?.as_ref(),
+    )?;
     let stop = Stop::new(stop_with_stdin)?;
     let parts = start(directory, &config).await?;
     let admin = admin_key(directory, &config, &parts.center).await?;
     let url = public_url(&config, &parts.gateway);
+    kept::keep_domain(directory, &config.center.name())?;
     if let Some(name) = &context {
-        write_context(name, &url, admin, &config)?;
+        kept::write_context(name, &url, admin, &config)?;
     }
     tell(output, &config, &parts, directory, context.as_deref())?;
     let ending = tokio::select! {
@@ -236,7 +244,7 @@ async fn center(
         relay: relay.clone(),
     });
     let center = CenterConfig {
-        domain: config.center.domain.to_string(),
+        domain: config.center.name().to_string(),
         operator: config.center.organisation.clone(),
         key,
         peer: announced,
@@ -315,10 +323,10 @@ async fn check_center(health: &Health, center: CenterHandle) {
 
 /// The first API key, made at the first start and kept in a file that only its owner reads.
 async fn admin_key(directory: &Path, config: &Config, center: &CenterHandle) -> Result<ApiKey, Failure> {
-    let path = key_file(directory);
-    if path.exists() {
-        return Ok(ApiKey::new(read_text(&path)?.trim()));
+    if let Some(key) = admin_key_kept(directory)? {
+        return Ok(key);
     }
+    let path = key_file(directory);
     let made = center
         .bootstrap_key(config.center.organisation.clone())
         .await
@@ -332,6 +340,13 @@ async fn admin_key(directory: &Path, config: &Config, center: &CenterHandle) -> 
     Ok(ApiKey::new(made.secret))
 }
 
+/// That key, where it was made before.
+fn admin_key_kept(directory: &Path) -> Result<Option<ApiKey>, Failure> {
+    let path = key_file(directory);
+    let kept = path.exists().then(|| read_text(&path)).transpose()?;
+    Ok(kept.map(|text| ApiKey::new(text.trim())))
+}
+
 fn key_file(directory: &Path) -> PathBuf {
     directory.join("admin.key")
 }
@@ -339,32 +354,6 @@ fn key_file(directory: &Path) -> PathBuf {
 /// Where clients find the gateway: the name in its certificate, if it was told.
 fn public_url(config: &Config, gateway: &GatewayHandle) -> String {
     config.gateway.public_url.clone().unwrap_or_else(|| gateway.url())
-}
-
-fn write_context(name: &str, url: &str, key: ApiKey, config: &Config) -> Result<(), Failure> {
-    let mut contexts = Contexts::load()?;
-    let known = contexts
-        .contexts
-        .get(name)
-        .and_then(|context| context.ca_file.clone());
-    // On this machine the gateway's own certificate is trusted, whoever signed it.
-    let own = config
-        .gateway
-        .tls
-        .as_ref()
-        .map(|tls| absolute(&tls.certificate))
-        .transpose()?;
-    let ca_file = known.or(own);
-    contexts.contexts.insert(
-        name.to_owned(),
-        Context {
-            url: url.to_owned(),
-            api_key: Some(key),
-            ca_file,
-        },
-    );
-    contexts.current = Some(name.to_owned());
-    contexts.save().map(drop)
 }
 
 fn tell(
@@ -377,7 +366,7 @@ fn tell(
     let (paint, url, domain) = (
         Paint::stderr(),
         public_url(config, &parts.gateway),
-        &config.center.domain,
+        config.center.name(),
     );
     let peer = parts.center.peer();
     let addresses: Vec<String> = peer.addresses.iter().map(ToString::to_string).collect();
@@ -389,7 +378,7 @@ fn tell(
         "Domain {} is up.\n  APIs     {url}   {context_line}\n  Nodes    UDP {}\n  Metrics  {}\n  State    {}\n\nNext, in another \
          terminal:\n  daitn token create --organisation NAME     a token for a node of an organisation\n  daitn status\n\
          Stop it with Ctrl-C.",
-        paint.name(domain),
+        paint.name(&domain),
         addresses.join(", "),
         oam::told(parts.oam.as_ref()),
         directory.display()

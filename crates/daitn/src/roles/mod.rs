@@ -3,6 +3,7 @@
 
 mod bound;
 pub(crate) mod center;
+pub(crate) mod kept;
 pub(crate) mod member;
 pub(crate) mod node;
 pub(crate) mod oam;

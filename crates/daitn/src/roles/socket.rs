@@ -32,7 +32,10 @@ pub(crate) enum Told {
         entity: EntityId,
     },
     /// The terminal is gone.
-    Detached,
+    Detached {
+        /// Whether it was open.
+        was_open: bool,
+    },
     /// Not done.
     Refused(Rejection),
 }
@@ -40,8 +43,30 @@ pub(crate) enum Told {
 /// How a node is, as far as commands read it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct NodeTold {
+    /// How it stands with its control center.
+    pub(crate) contact: ContactTold,
     /// Its terminals.
     pub(crate) terminals: Vec<TerminalTold>,
+}
+
+/// How a node stands with its control center.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub(crate) enum ContactTold {
+    /// Not connected; why, once that is known.
+    Connecting {
+        /// What failed last.
+        cause: Option<Rejection>,
+    },
+    /// Connected.
+    Connected {},
+    /// The center refuses the node.
+    Refused {
+        /// Why.
+        cause: Rejection,
+    },
+    /// The center has thrown the node out.
+    Revoked,
 }
 
 /// A terminal, as its node sees it.

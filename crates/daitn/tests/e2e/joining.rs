@@ -145,3 +145,51 @@ fn a_revoked_node_ends_and_what_it_attached_is_withdrawn() {
         "the node says that it is not enrolled"
     );
 }
+
+/// What a token or a node is worth, the control center knows; asking spends nothing.
+#[test]
+fn doctor_asks_the_center_who_would_be_welcome() {
+    let mut lab = Lab::start();
+    let admission = |lab: &Lab, arguments: &[&str]| {
+        let found = lab.run(&[&["doctor"], arguments, &["-o", "json"]].concat());
+        let report: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+        let findings = report["data"].as_array().unwrap().clone();
+        let of = |check: &str| findings.iter().find(|f| f["check"] == check).cloned();
+        (found.code, of("admission").unwrap_or_else(|| panic!("{report}")))
+    };
+    let token = lab.token("st-mary", &[]);
+    for _ in 0..2 {
+        let (code, found) = admission(&lab, &["--against", &token]);
+        assert_eq!((code, &found["mark"]), (0, &json!("PASS")), "{found}");
+    }
+    join(&lab, &token, "st-mary").ok();
+    let (code, found) = admission(&lab, &["--against", &token]);
+    assert!(
+        code == 1 && found["found"].as_str().unwrap().contains("spent"),
+        "{found}"
+    );
+    let withdrawn = lab.token("uni", &[]);
+    let listed = lab.json(&["token", "list"]).data();
+    let listed = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|t| t["organisation"] == "uni");
+    let id = listed.unwrap()["token"].as_str().unwrap().to_owned();
+    lab.run(&["token", "revoke", &id, "--yes"]).ok();
+    let (code, found) = admission(&lab, &["--against", &withdrawn]);
+    assert!(
+        code == 1 && found["found"].as_str().unwrap().contains("revoked"),
+        "{found}"
+    );
+
+    // A node that has joined, that runs, and that was thrown out.
+    assert_eq!(admission(&lab, &["--node-dir", "st-mary"]).1["mark"], "PASS");
+    lab.run_node("st-mary");
+    lab.online();
+    assert_eq!(admission(&lab, &["--node-dir", "st-mary"]).1["mark"], "PASS");
+    lab.run(&["node", "revoke", "st-mary", "--yes"]).ok();
+    lab.wait_node("st-mary");
+    let (code, found) = admission(&lab, &["--node-dir", "st-mary"]);
+    assert_eq!((code, &found["mark"]), (1, &json!("FAIL")), "{found}");
+}

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attaching;
 mod contract;
 mod demo;
 mod faults;

@@ -227,3 +227,84 @@ fn signals_end_processes_in_order() {
     }
     lab.online();
 }
+
+/// Two domains of one user, the second begun under the name that the first has.
+#[test]
+fn a_domain_keeps_its_name_and_takes_no_other_networks_context() {
+    let machine = Machine::new();
+    let context = |name: &str| {
+        let file = fs::read_to_string(machine.path("config").join("contexts.toml")).unwrap();
+        toml::from_str::<Value>(&file).unwrap()["contexts"][name].clone()
+    };
+    let north = up(&machine, &["--domain", "north"]);
+    assert_eq!(
+        (&north.ready["domain"], &north.ready["context"]),
+        (&json!("north"), &json!("north"))
+    );
+    assert_eq!(north.stop(), 0);
+    let first = context("north");
+    // Another network of the same name.
+    let other = |more: &[&str]| {
+        let begin = [
+            "up",
+            "--dir",
+            "other",
+            "--listen",
+            "127.0.0.1:0",
+            "--fabric-listen",
+            "127.0.0.1:0",
+        ];
+        let stop = ["--stop-with-stdin", "-o", "jsonl"];
+        machine.command(&[&begin[..], more, &stop].concat())
+    };
+    let refused = ran(&mut other(&["--context-name", "north"]));
+    assert_eq!(refused.code, 5, "{}{}", refused.stdout, refused.stderr);
+    assert!(
+        refused.stdout.contains("context remove north --yes"),
+        "{}",
+        refused.stdout
+    );
+    let second = Running::start(other(&["--domain", "north"]), &machine.path("other.log"));
+    assert_eq!(second.ready["context"], "north-2", "{}", second.ready);
+    assert_eq!(second.stop(), 0);
+    assert_eq!(context("north"), first);
+    // Begun again without its name, and with another one.
+    let again = up(&machine, &[]);
+    assert_eq!(
+        (&again.ready["domain"], &again.ready["context"]),
+        (&json!("north"), &json!("north"))
+    );
+    assert_eq!(again.stop(), 0);
+    let renamed = machine.refused(&["--domain", "south"]);
+    assert_eq!(renamed.code, 5, "{}", renamed.stdout);
+    // Forgotten only when it is meant.
+    let remove = ["context", "remove", "north-2"];
+    let asked = ran(&mut machine.command(&remove));
+    assert!(
+        asked.code == 2 && asked.stderr.contains("needs --yes"),
+        "{}",
+        asked.stderr
+    );
+    ran(&mut machine.command(&[&remove[..], &["--yes"]].concat())).ok();
+    assert_eq!(context("north-2"), Value::Null);
+}
+
+#[test]
+fn a_key_is_looked_at_before_a_context_is_written() {
+    let machine = Machine::new();
+    let center = up(&machine, &["--no-context"]);
+    let url = center.ready["url"].as_str().unwrap();
+    let add = |name: &str, key: &str, more: &[&str]| {
+        let add = ["context", "add", name, "--url", url, "--key", key, "-o", "json"];
+        ran(&mut machine.command(&[&add[..], more].concat()))
+    };
+    assert_eq!(add("a", "foo", &["--no-check"]).code, 2, "no key looks like this");
+    let unknown = format!("daitn_{}", "a".repeat(52));
+    assert_eq!(add("a", &unknown, &[]).error()["code"], "E0701");
+    assert!(!machine.path("config").exists(), "nothing is written");
+    add("a", &unknown, &["--no-check"]).ok();
+    let own = format!("@{}", center.ready["key_file"].as_str().unwrap());
+    add("b", &own, &[]).ok();
+    ran(&mut machine.command(&["--context", "b", "status"])).ok();
+    assert_eq!(center.stop(), 0);
+}

@@ -1,6 +1,6 @@
 //! `daitn agent`: A2A agents behind nodes.
 
-use super::{App, all, entity};
+use super::{App, all, entity, jurisdiction};
 use crate::{
     client::{Client, segment},
     failure::{Ending, Exit, Failure},
@@ -53,7 +53,7 @@ pub(crate) struct RegisterArguments {
     #[arg(long, value_name = "DIRECTORY")]
     node_dir: PathBuf,
     /// ISO 3166-1 alpha-2 code of the law that it is under
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = jurisdiction)]
     jurisdiction: String,
 }
 
@@ -69,8 +69,7 @@ async fn register(app: &App, arguments: RegisterArguments) -> Ending {
         url: agent_url,
         jurisdiction,
     });
-    let written = terminal::write(&node_dir, &options)?;
-    let published = terminal::tell(&node_dir, written).await?;
+    let published = terminal::publish(&node_dir, &options).await?;
     app.output.show(&published)?;
     Ok(Exit::Done)
 }

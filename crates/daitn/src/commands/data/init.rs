@@ -1,7 +1,7 @@
 //! `daitn data init`: looks at a file and writes the description that its owner edits: every key with what it means, and
 //! a policy in words and in Cedar.
 
-use super::super::App;
+use super::super::{App, jurisdiction};
 use crate::{
     failure::{Ending, Exit, Failure},
     files::absolute,
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "LABEL")]
     classes: Vec<String>,
     /// ISO 3166-1 alpha-2 code of the law that it is under
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = jurisdiction)]
     jurisdiction: String,
     /// SPDX id or URL
     #[arg(long, default_value = "LicenseRef-ask-the-owner", value_name = "ID")]

@@ -84,12 +84,7 @@ pub(super) async fn preview(app: &App, arguments: PreviewArguments) -> Ending {
 /// Gives a description to a node.
 pub(super) async fn publish(app: &App, arguments: PublishArguments) -> Ending {
     let options = load(&arguments.file)?;
-    // As a running node would: what is found wrong only when the node is started would be found by nobody who can mend it.
-    let key = crate::files::key(&arguments.node_dir.join("node.key"))?;
-    let organisation = Member::load(&arguments.node_dir)?.organisation;
-    preview::descriptor(options.clone(), organisation, Some(key)).await?;
-    let written = terminal::write(&arguments.node_dir, &options)?;
-    let published = terminal::tell(&arguments.node_dir, written).await?;
+    let published = terminal::publish(&arguments.node_dir, &options).await?;
     app.output.show(&published)?;
     Ok(Exit::Done)
 }
@@ -103,8 +98,8 @@ pub(super) async fn withdraw(app: &App, arguments: WithdrawArguments) -> Ending 
             arguments.name
         ),
     )?;
-    let entity = terminal::withdraw(&arguments.node_dir, EntityKind::Dataset, &arguments.name).await?;
-    app.output.show(&Done::new("withdrawn", &entity))?;
+    let withdrawn = terminal::withdraw(&arguments.node_dir, EntityKind::Dataset, &arguments.name).await?;
+    app.output.show(&withdrawn)?;
     Ok(Exit::Done)
 }
 

@@ -9,12 +9,13 @@ use crate::{
 use daitn_fabric::{CONTROL_ALPN, Endpoint as Fabric, EndpointOptions};
 use daitn_messages::{
     BUILD, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
-    control::{Hello, JoinToken, NodeReply},
+    control::{Enrolment, Hello, JoinToken, NodeReply},
     ids::OrganisationId,
     limits::{CLOCK_SKEW_MS_MAX, FRAME_BYTES_MAX},
     operation::{Operation, StatusView},
     rejection::Code,
     session::Peer,
+    signed::NodeKey,
     units::UnixMillis,
 };
 use std::{
@@ -169,8 +170,43 @@ pub(super) async fn token(text: &str) -> Vec<Finding> {
         }
     }
     let pass = token.relay_pass();
-    findings.extend(control(token.center, pass).await);
+    let enrolment = Enrolment {
+        token: token.token,
+        secret: token.secret,
+        name: String::new(),
+    };
+    let mut secret = [0; 32];
+    if let Err(error) = getrandom::fill(&mut secret) {
+        let mend = "Try again in a moment.";
+        findings.push(Finding::fail("key", format!("no random numbers: {error}"), mend));
+        return findings;
+    }
+    let asking = Asking {
+        secret,
+        relay_pass: Some(pass),
+        enrolment: Some(enrolment),
+    };
+    findings.extend(control(token.center, asking).await);
     findings
+}
+
+/// The way to the control center of a node that does not run, and whether that still knows it.
+pub(super) async fn member(center: Peer, key: &NodeKey) -> Vec<Finding> {
+    let asking = Asking {
+        secret: *key.to_bytes(),
+        relay_pass: None,
+        enrolment: None,
+    };
+    control(center, asking).await
+}
+
+/// Who asks a control center whether it would be welcome.
+struct Asking {
+    /// The key that is dialled with.
+    secret: [u8; 32],
+    relay_pass: Option<String>,
+    /// With which token; none: as a member.
+    enrolment: Option<Enrolment>,
 }
 
 fn token_is(organisation: &OrganisationId, center: &Peer) -> Finding {
@@ -189,21 +225,17 @@ fn token_is(organisation: &OrganisationId, center: &Peer) -> Finding {
     }
 }
 
-/// Dials the control center with a key made for this alone, and says hello without joining.
-async fn control(center: Peer, relay_pass: String) -> Vec<Finding> {
+/// Dials the control center and asks whether it would welcome who asks, which changes nothing there.
+async fn control(center: Peer, asking: Asking) -> Vec<Finding> {
     let node = center.node;
     let failed = |cause: String| {
         let mend = "Let UDP out to these addresses, or have the operator start the center with --relay. \
                     Is the control center running?";
         vec![Finding::fail("UDP and pinned key", cause, mend)]
     };
-    let mut secret = [0; 32];
-    if let Err(error) = getrandom::fill(&mut secret) {
-        return failed(format!("no random numbers: {error}"));
-    }
-    let mut options = EndpointOptions::new(secret);
+    let mut options = EndpointOptions::new(asking.secret);
     options.relays = center.relay.iter().cloned().collect();
-    options.relay_pass = Some(relay_pass);
+    options.relay_pass = asking.relay_pass;
     let fabric = match Fabric::bind(options).await {
         Ok(fabric) => fabric,
         Err(error) => return failed(error.to_string()),
@@ -224,7 +256,7 @@ async fn control(center: Peer, relay_pass: String) -> Vec<Finding> {
                 "UDP and pinned key",
                 format!("{} proved its key in {took}, {way}", node.short()),
             )];
-            findings.extend(greet(&connection).await);
+            findings.extend(greet(&connection, asking.enrolment).await);
             findings
         }
         Err(error) => failed(innermost(&error)),
@@ -233,25 +265,32 @@ async fn control(center: Peer, relay_pass: String) -> Vec<Finding> {
     findings
 }
 
-async fn greet(connection: &daitn_fabric::Connection) -> Vec<Finding> {
+async fn greet(connection: &daitn_fabric::Connection, enrolment: Option<Enrolment>) -> Vec<Finding> {
+    let would = if enrolment.is_some() {
+        "the control center would take the token"
+    } else {
+        "the control center knows the node"
+    };
     let hello = Hello {
         version_min: PROTOCOL_VERSION_MIN,
         version_max: PROTOCOL_VERSION,
         build: BUILD.to_owned(),
         now: crate::commands::now(),
         addresses: Vec::new(),
-        enrolment: None,
+        enrolment,
+        asks_only: true,
     };
     let reply: Result<NodeReply, _> = connection.request(&hello, FRAME_BYTES_MAX, CONNECT_TIMEOUT).await;
     let versions = format!("protocol {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION} is understood");
     match reply {
-        // A key made for this is not enrolled: to be told so means that version and clock were found to be right.
-        Ok(Err(rejection)) if rejection.code == Code::NotEnrolled => {
-            vec![
-                Finding::pass("version", versions),
-                Finding::pass("clock", "is within five minutes"),
-            ]
-        }
+        Ok(Err(rejection)) if matches!(rejection.code, Code::NotEnrolled | Code::TokenInvalid) => vec![
+            Finding::pass("version", versions),
+            Finding::fail(
+                "admission",
+                rejection.message.clone(),
+                rejection.hint_or_page().to_owned(),
+            ),
+        ],
         Ok(Err(rejection)) if rejection.code == Code::ClockSkew => vec![
             Finding::pass("version", versions),
             Finding::fail(
@@ -268,7 +307,10 @@ async fn greet(connection: &daitn_fabric::Connection) -> Vec<Finding> {
             )]
         }
         Ok(Err(rejection)) => vec![Finding::warn("hello", rejection.to_string(), rejection.hint)],
-        Ok(Ok(_)) => vec![Finding::pass("version", versions)],
+        Ok(Ok(_)) => vec![
+            Finding::pass("version", versions),
+            Finding::pass("admission", would),
+        ],
         Err(error) => vec![Finding::warn(
             "hello",
             innermost(&error),

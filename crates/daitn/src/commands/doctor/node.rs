@@ -1,11 +1,16 @@
 //! The checks of a node's directory: its disk, its key, its terminals and the data behind them.
 
-use super::Finding;
+use super::{Finding, Mark, checks};
 use crate::{
-    render::{bytes, counted},
-    roles::member::terminals,
+    files, preview,
+    render::bytes,
+    roles::{
+        member::{Member, terminals},
+        socket::{self, ContactTold, Told},
+    },
 };
-use daitn_terminals::{TerminalOptions, load_terminals};
+use daitn_messages::signed::NodeKey;
+use daitn_terminals::{AdminRequest, load_terminals};
 use std::path::Path;
 
 /// Less free space than this is a warning, bytes.
@@ -13,8 +18,8 @@ const FREE_WARN_BYTES: u64 = 5 << 30;
 /// Less than this is a failure: state can no longer be kept safely.
 const FREE_FAIL_BYTES: u64 = 100 << 20;
 
-/// Looks at a node's directory.
-pub(super) fn look(directory: &Path) -> Vec<Finding> {
+/// Looks at a node's directory, and asks whether the control center still knows the node.
+pub(super) async fn look(directory: &Path) -> Vec<Finding> {
     if !directory.is_dir() {
         let found = format!("{} is not a directory", directory.display());
         return vec![Finding::fail(
@@ -24,12 +29,55 @@ pub(super) fn look(directory: &Path) -> Vec<Finding> {
         )];
     }
     let mut findings = vec![disk(directory), key(directory)];
-    findings.extend(attached(directory));
+    if findings[1].mark == Mark::Fail {
+        return findings;
+    }
+    match (Member::load(directory), files::key(&directory.join("node.key"))) {
+        (Ok(member), Ok(key)) => {
+            findings.extend(known(directory, &member, &key).await);
+            findings.extend(attached(directory, &member, &key).await);
+        }
+        (Err(failure), _) | (_, Err(failure)) => findings.push(Finding::fail(
+            "membership",
+            failure.rejection.message,
+            failure.rejection.hint,
+        )),
+    }
     findings
 }
 
-/// Whether terminals can be read, and the data behind them.
-fn attached(directory: &Path) -> Vec<Finding> {
+/// Whether the control center knows the node: a node that runs is asked, for one that does not its key asks.
+async fn known(directory: &Path, member: &Member, key: &NodeKey) -> Vec<Finding> {
+    let mend = "Ask the operator why. To come back, join with a new token in another directory.";
+    let finding = match socket::ask(directory, &AdminRequest::Status).await {
+        Ok(Some(Told::Status(status))) => match status.contact {
+            ContactTold::Connected {} => {
+                Finding::pass("admission", "the node is connected to its control center")
+            }
+            ContactTold::Connecting { cause } => Finding::fail(
+                "admission",
+                cause.map_or_else(
+                    || "the node is not connected yet".to_owned(),
+                    |cause| cause.message,
+                ),
+                "Is the control center running? Does a firewall let UDP out to it? The node tries again by itself.",
+            ),
+            ContactTold::Refused { cause } => {
+                let hint = cause.hint_or_page().to_owned();
+                Finding::fail("admission", cause.message, hint)
+            }
+            ContactTold::Revoked => {
+                Finding::fail("admission", "the control center has thrown the node out", mend)
+            }
+        },
+        Ok(_) => return checks::member(member.center.clone(), key).await,
+        Err(failure) => Finding::fail("admission", failure.rejection.message, failure.rejection.hint),
+    };
+    vec![finding]
+}
+
+/// Whether terminals can be read, and the data behind them as the node would use it.
+async fn attached(directory: &Path, member: &Member, key: &NodeKey) -> Vec<Finding> {
     let options = match load_terminals(&terminals(directory)) {
         Ok(options) => options,
         Err(error) => {
@@ -44,20 +92,18 @@ fn attached(directory: &Path) -> Vec<Finding> {
         let mend = "daitn data publish FILE --node-dir DIRECTORY, or daitn node attach";
         return vec![Finding::warn("terminals", "the node has none", mend)];
     }
-    options.iter().map(terminal).collect()
-}
-
-fn terminal(options: &TerminalOptions) -> Finding {
-    let check = format!("{} {}", options.kind(), options.name());
-    let path = match options {
-        TerminalOptions::Dataset(dataset) => &dataset.path,
-        TerminalOptions::Verifier(verifier) => &verifier.path,
-        _ => return Finding::pass(check, "its file is valid"),
-    };
-    match daitn_engine::data::inspect(path) {
-        Ok(found) => Finding::pass(check, format!("{} can be read", counted(found.n_rows, "record"))),
-        Err(error) => Finding::fail(check, format!("its data: {error}"), error.remedy()),
+    let mut findings = Vec::new();
+    for options in options {
+        let check = format!("{} {}", options.kind(), options.name());
+        let organisation = member.organisation.clone();
+        findings.push(
+            match preview::descriptor(options, organisation, Some(key.clone())).await {
+                Ok(_) => Finding::pass(check, "can be used as its file says"),
+                Err(failure) => Finding::fail(check, failure.rejection.message, failure.rejection.hint),
+            },
+        );
     }
+    findings
 }
 
 fn disk(directory: &Path) -> Finding {
@@ -90,7 +136,7 @@ fn key(directory: &Path) -> Finding {
             "daitn node join TOKEN --dir DIRECTORY",
         );
     }
-    match crate::files::key(&path) {
+    match files::key(&path) {
         Ok(key) => Finding::pass(
             "key",
             format!("{}, readable to its owner alone", key.id().short()),

@@ -2,7 +2,7 @@
 
 use super::App;
 use crate::{
-    commands::entity,
+    commands::{entity, jurisdiction},
     failure::{Ending, Exit, Failure},
     measure::{Size, Span},
     output::Shown,
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     organisation: OrganisationId,
     /// The asker's jurisdiction, ISO 3166-1 alpha-2
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = jurisdiction)]
     jurisdiction: String,
     /// What for: policies decide by it
     #[arg(long, value_name = "WORD")]

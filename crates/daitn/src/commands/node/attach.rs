@@ -1,11 +1,10 @@
 //! `daitn node attach` and `detach`: terminals other than datasets and agents, which have commands of their own.
 
-use super::super::{App, confirmed};
+use super::super::{App, confirmed, jurisdiction};
 use crate::{
     failure::{Ending, Exit, Failure},
     files::absolute,
     terminal,
-    views::Done,
 };
 use clap::Args;
 use daitn_messages::ids::{EntityKind, Slug};
@@ -26,7 +25,7 @@ pub(crate) struct AttachArguments {
     #[arg(long, value_name = "DIRECTORY")]
     node_dir: PathBuf,
     /// ISO 3166-1 alpha-2 code of the law that it is under
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = jurisdiction)]
     jurisdiction: String,
     /// What it is, for people; without it its name
     #[arg(long, value_name = "TEXT")]
@@ -78,8 +77,7 @@ fn kind(text: &str) -> Result<EntityKind, String> {
 /// Attaches.
 pub(super) async fn attach(app: &App, arguments: AttachArguments) -> Ending {
     let node = arguments.node_dir.clone();
-    let written = terminal::write(&node, &options(arguments)?)?;
-    let published = terminal::tell(&node, written).await?;
+    let published = terminal::publish(&node, &options(arguments)?).await?;
     app.output.show(&published)?;
     Ok(Exit::Done)
 }
@@ -93,8 +91,8 @@ pub(super) async fn detach(app: &App, arguments: DetachArguments) -> Ending {
             arguments.kind, arguments.name
         ),
     )?;
-    terminal::withdraw(&arguments.node_dir, arguments.kind, &arguments.name).await?;
-    app.output.show(&Done::new("detached", &arguments.name))?;
+    let withdrawn = terminal::withdraw(&arguments.node_dir, arguments.kind, &arguments.name).await?;
+    app.output.show(&withdrawn)?;
     Ok(Exit::Done)
 }
 

@@ -186,7 +186,10 @@ pub enum EngineError {
     #[error("the training parameters are not valid")]
     Training(#[source] Rejection),
     /// The loss or a weight left the finite numbers.
-    #[error("the training diverged at step {step}: its loss is no longer a finite number")]
+    #[error(
+        "the training diverged at step {step}: its loss is no longer a finite number; a smaller --learning-rate, or a \
+         --scale that brings the inputs near 0 to 1, helps"
+    )]
     Diverged {
         /// Counted from 1.
         step: u64,
@@ -241,7 +244,7 @@ impl EngineError {
             Self::TableMismatch { .. } => "read the data with the specification of this model",
             Self::NoRows => "use a file that has at least one row of data",
             Self::Diverged { .. } => {
-                "lower the learning rate, or declare a scale that brings inputs near 0 to 1"
+                "lower the learning rate, or declare a scale that brings inputs near 0 to 1 (`job init --learning-rate`, `--scale`)"
             }
             Self::Stopped { .. } => "nothing: it was asked for",
             Self::Judged(_) => "check the units of the data against those that the model was trained on",

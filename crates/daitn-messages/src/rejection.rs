@@ -92,7 +92,7 @@ codes! {
     /// An order of an older epoch.
     StaleEpoch = "E0404", "order of an older epoch", "The control center has replaced this order by a newer one. Nothing is to be done.";
     /// Data that cannot be used.
-    DataUnusable = "E0405", "data cannot be used", "The dataset's file cannot be read as its descriptor says; the error names row and column.";
+    DataUnusable = "E0405", "data cannot be used", "A dataset cannot be read or trained on as the model needs it. Its owner is told row and column by `daitn data validate` and in the log of the node; others are not. Where the training diverged, a smaller learning rate or scale helps.";
     /// Verification did not reach the target.
     NotVerified = "E0406", "model not verified", "Fewer verification units than required found the model to reach its target. It is not registered or deployed. The reports say what was found.";
     /// A deadline passed.

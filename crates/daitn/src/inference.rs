@@ -240,7 +240,14 @@ impl Answers {
 
 impl Shown for Answers {
     fn human(&self, paint: Paint, wide: bool) -> String {
-        let mut table = Table::new(paint, &["ROW", "ANSWER", "SURE"], "");
+        // How sure a model is, only a classifier tells.
+        let classifies = self.answers.iter().any(|answer| answer.class.is_some());
+        let columns: &[&str] = if classifies {
+            &["ROW", "ANSWER", "SURE"]
+        } else {
+            &["ROW", "ANSWER"]
+        };
+        let mut table = Table::new(paint, columns, "");
         for (row, answer) in self.answers.iter().enumerate() {
             let best = answer.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let (said, sure) = match &answer.class {
@@ -255,7 +262,8 @@ impl Shown for Answers {
                     String::new(),
                 ),
             };
-            table.row([(row + 1).to_string(), paint.bold(said), sure]);
+            let sure = classifies.then_some(sure);
+            table.row([(row + 1).to_string(), paint.bold(said)].into_iter().chain(sure));
         }
         let mut text = table.text();
         if wide {

@@ -54,15 +54,10 @@ pub(crate) enum Command {
     },
     /// Query a deployed model (Open Inference Protocol)
     Query {
-        /// NAME, or NAME@VERSION
+        /// NAME, or NAME@VERSION; `organisation/NAME` and its full id do as well
         model: String,
         /// A row of feature values, separated by commas; may be given again
-        #[arg(
-            long,
-            value_name = "VALUES",
-            required_unless_present = "file",
-            allow_hyphen_values = true
-        )]
+        #[arg(long, value_name = "VALUES", allow_hyphen_values = true)]
         row: Vec<String>,
         /// A CSV file with the model's feature columns
         #[arg(long, value_name = "FILE")]
@@ -148,7 +143,15 @@ async fn query(
     rows: &[String],
     file: Option<PathBuf>,
 ) -> Result<(), Failure> {
-    let (name, version) = name_and_version(model)?;
+    if rows.is_empty() && file.is_none() {
+        return Err(Failure::usage(
+            "there is nothing to ask: give --row VALUES, or --file FILE with the model's columns",
+        )
+        .hint(format!("What it takes: daitn model get {model}")));
+    }
+    // A model's name is the domain's: whose it is need not be said.
+    let bare = model.rsplit_once('/').map_or(model, |(_, name)| name);
+    let (name, version) = name_and_version(bare)?;
     let path = match version {
         None => format!("/v2/models/{}", segment(name.as_str())),
         Some(version) => format!("/v2/models/{}/versions/{version}", segment(name.as_str())),

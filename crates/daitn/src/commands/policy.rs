@@ -1,6 +1,6 @@
 //! `daitn policy`: who may do what, for which purpose.
 
-use super::{App, jurisdiction};
+use super::{App, entity, jurisdiction, parsed};
 use crate::{
     failure::{Ending, Exit, Failure},
     files::read_text,
@@ -10,7 +10,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use daitn_messages::{
-    ids::{EntityId, OrganisationId},
+    ids::{EntityId, EntityKind, OrganisationId},
     operation::Operation,
     policy::{PolicyAnswer, PolicyQuestion, UseContext, Verb},
 };
@@ -39,8 +39,8 @@ pub(crate) enum Command {
         /// train, evaluate, discover, serve or query
         #[arg(value_parser = verb)]
         verb: Verb,
-        /// With which entity: `dataset:st-mary/digits`
-        what: EntityId,
+        /// With which entity: `dataset:st-mary/digits`; to train, or to query a model, `st-mary/digits` is enough
+        what: String,
         #[command(flatten)]
         circumstances: Circumstances,
     },
@@ -116,6 +116,15 @@ impl Circumstances {
     }
 }
 
+/// What is named; the verb may say of which kind it is.
+fn named(verb: Verb, what: &str) -> Result<EntityId, Failure> {
+    match verb {
+        Verb::Train => entity(what, EntityKind::Dataset),
+        Verb::Query => entity(what, EntityKind::Model),
+        _ => parsed(what),
+    }
+}
+
 fn verb(text: &str) -> Result<Verb, String> {
     Verb::ALL
         .into_iter()
@@ -148,7 +157,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
             what,
             circumstances,
         } => {
-            let question = circumstances.question(who, verb, what);
+            let question = circumstances.question(who, verb, named(verb, &what)?);
             let answer: PolicyAnswer = app.client()?.ask(&Operation::Can(question.clone())).await?;
             answered(app, &question, answer)
         }

@@ -140,8 +140,17 @@ impl Reader {
             .ok_or_else(|| Failure::internal("the model gave no answer"))?;
         let sure = one.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let class = one.class.as_deref().unwrap_or("unknown");
-        Ok(format!("This is a {class}. I am {:.0} % sure.", sure * 100.0))
+        let article = article(class);
+        Ok(format!(
+            "This is {article} {class}. I am {:.0} % sure.",
+            sure * 100.0
+        ))
     }
+}
+
+/// The article before a digit as it is spoken.
+pub(crate) fn article(class: &str) -> &'static str {
+    if class.starts_with('8') { "an" } else { "a" }
 }
 
 impl AgentExecutor for Reader {

@@ -1,6 +1,6 @@
 //! What the demo found, on one page.
 
-use super::queries::Answered;
+use super::{queries::Answered, reader::article};
 use crate::{
     output::Shown,
     paint::Paint,
@@ -76,9 +76,8 @@ impl AgentAnswer {
     /// Of these words about this digit. The agent says `This is a 5. …`.
     pub(crate) fn of(said: String, digit: u32) -> Self {
         let right = said
-            .strip_prefix("This is a ")
-            .and_then(|rest| rest.split('.').next())
-            .is_some_and(|class| class == digit.to_string());
+            .strip_prefix(&format!("This is {} {digit}", article(&digit.to_string())))
+            .is_some_and(|rest| rest.starts_with('.'));
         Self { said, digit, right }
     }
 }
@@ -256,6 +255,8 @@ mod tests {
     fn a_wrong_answer_of_the_agent_is_told_as_wrong() {
         let right = |said: &str, digit| AgentAnswer::of(said.to_owned(), digit).right;
         assert!(right("This is a 9. I am 98 % sure.", 9));
+        assert!(right("This is an 8. I am 98 % sure.", 8));
+        assert!(!right("This is a 10. I am 98 % sure.", 1));
         assert!(!right("This is a 5. I am 99 % sure.", 9));
         assert!(!right(
             "I read digits of 64 pixels, and found 9 numbers in your message.",

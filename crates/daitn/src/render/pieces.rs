@@ -112,7 +112,7 @@ pub(crate) fn bar(share: f64, width: usize) -> String {
     format!("{}{}", "█".repeat(filled), "░".repeat(width - filled))
 }
 
-/// A curve in one line: at most `width` values, each the last of its part.
+/// A curve in one line: at most `width` values, evenly from the first to the last.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -125,7 +125,8 @@ pub(crate) fn sparkline(values: &[f64], width: usize) -> String {
         return String::new();
     }
     let n = finite.len().min(width);
-    let sampled: Vec<f64> = (1..=n).map(|i| finite[i * finite.len() / n - 1]).collect();
+    let last = finite.len() - 1;
+    let sampled: Vec<f64> = (0..n).map(|i| finite[i * last / (n - 1).max(1)]).collect();
     let low = sampled.iter().copied().fold(f64::INFINITY, f64::min);
     let span = (sampled.iter().copied().fold(f64::NEG_INFINITY, f64::max) - low).max(f64::MIN_POSITIVE);
     sampled
@@ -134,13 +135,20 @@ pub(crate) fn sparkline(values: &[f64], width: usize) -> String {
         .collect()
 }
 
-/// At most this many characters, the cut shown.
+/// At most this many characters, cut between words where that keeps at least half, the cut shown.
 pub(crate) fn shortened(text: &str, n_characters_max: usize) -> String {
     if text.chars().count() <= n_characters_max {
         return text.to_owned();
     }
     let kept: String = text.chars().take(n_characters_max.saturating_sub(1)).collect();
-    format!("{}…", kept.trim_end())
+    let in_a_word = !text
+        .chars()
+        .nth(kept.chars().count())
+        .is_some_and(char::is_whitespace);
+    let whole = kept
+        .rfind(char::is_whitespace)
+        .filter(|end| in_a_word && *end >= kept.len() / 2);
+    format!("{}…", kept[..whole.unwrap_or(kept.len())].trim_end())
 }
 
 #[cfg(test)]
@@ -157,6 +165,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cut_falls_between_words() {
+        assert_eq!(shortened("takes 1234567 bytes", 19), "takes 1234567 bytes");
+        assert_eq!(shortened("it takes 1234567 bytes", 13), "it takes…");
+        assert_eq!(shortened("it takes 1234567 bytes", 17), "it takes 1234567…");
+        // One long word is cut all the same.
+        assert_eq!(shortened("a 1234567890123456", 10), "a 1234567…");
+    }
+
+    #[test]
     fn prose_keeps_its_words() {
         assert_eq!(wrapped("one two three\nfour", 7), "one two\nthree\nfour");
         assert_eq!(wrapped("", 7), "");
@@ -170,6 +187,11 @@ mod tests {
             "█▇▆▅▄▃▂▁"
         );
         assert_eq!(sparkline(&[], 8), "");
+        // Most of it fell at once: the curve begins where the loss did.
+        let mut long = vec![1.0; 1000];
+        long[0] = 8.0;
+        assert_eq!(sparkline(&long, 4), "█▁▁▁");
+        assert_eq!(sparkline(&[2.0, 1.0], 1), "▁");
         assert_eq!(sparkline(&[1.0; 100], 10).chars().count(), 10);
         assert_eq!(bar(0.5, 4), "██░░");
     }

@@ -76,6 +76,9 @@ pub(super) async fn preview(app: &App, arguments: PreviewArguments) -> Ending {
         (None, Some(organisation)) => (organisation, None),
         (None, None) => return Err(Failure::usage("give --organisation or --node-dir")),
     };
+    if key.is_none() {
+        app.output.say("The node's key is one made for this preview: the node that publishes has its own, which --node-dir shows.");
+    }
     let descriptor = preview::descriptor(options, organisation, key).await?;
     show(app, &Card::new(descriptor, None), arguments.croissant)?;
     Ok(Exit::Done)

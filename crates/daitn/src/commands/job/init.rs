@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// Write here instead of standard output; `.json` for JSON, TOML otherwise
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
     /// Take features, target and classes from this dataset; without it, from the first that has --target
     #[arg(long, value_name = "DATASET")]
     like: Option<String>,
@@ -130,9 +133,10 @@ struct Outcome {
     /// accuracy, macro-f1, rmse, mae or r2; without it accuracy for classes and rmse for numbers
     #[arg(long, value_parser = metric)]
     metric: Option<Metric>,
-    /// The value that verification units must find reached
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.9)]
-    reach: f64,
+    /// The value that verification units must find reached: at least this accuracy, macro-f1 or r2, without it 0.9; at
+    /// most this rmse or mae, in the unit of what is predicted, which has no default
+    #[arg(long, value_name = "NUMBER")]
+    reach: Option<f64>,
     /// How many verification units must agree
     #[arg(long, default_value_t = 1, value_name = "N")]
     verifiers: u32,
@@ -155,6 +159,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
         Task::Regression => Metric::Rmse,
     };
     let (training, bounds, result) = (arguments.training, arguments.bounds, arguments.result);
+    let metric = result.metric.unwrap_or(default_metric);
     let request = TrainingRequest {
         model: arguments.model,
         organisation: arguments.organisation,
@@ -178,8 +183,8 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
         training: parameters(&training),
         sla: sla(&bounds),
         verification: Verification {
-            metric: result.metric.unwrap_or(default_metric),
-            target: result.reach,
+            metric,
+            target: reach(metric, result.reach, &dataset.target)?,
             required: result.verifiers,
             units: None,
         },
@@ -191,7 +196,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
     request
         .validate()
         .map_err(|rejection| Failure::from(rejection).into_usage())?;
-    write(app, request, arguments.file)
+    write(app, request, arguments.file, arguments.force)
 }
 
 fn parameters(training: &Training) -> TrainingParameters {
@@ -246,7 +251,30 @@ async fn example(app: &App, arguments: &Arguments) -> Result<Hit, Failure> {
     })
 }
 
-fn write(app: &App, request: TrainingRequest, file: Option<PathBuf>) -> Ending {
+/// The value to be reached. An error has the unit of what is predicted, so that no number fits all.
+fn reach(metric: Metric, given: Option<f64>, target: &str) -> Result<f64, Failure> {
+    /// Nine of ten right, or nine tenths of the variance explained.
+    const SHARE: f64 = 0.9;
+    match (given, metric) {
+        (Some(given), _) => Ok(given),
+        (None, Metric::Rmse | Metric::Mae) => Err(Failure::usage(format!(
+            "which {} of `{target}` is good enough? Say --reach NUMBER, in the unit of `{target}`",
+            metric.as_str()
+        ))
+        .hint(
+            "Without a unit: --metric r2 --reach 0.8, which is the share of the variance that is explained.",
+        )),
+        (None, _) => Ok(SHARE),
+    }
+}
+
+fn write(app: &App, request: TrainingRequest, file: Option<PathBuf>, force: bool) -> Ending {
+    if let Some(path) = file.as_ref().filter(|path| !force && path.exists()) {
+        let message = format!("{} is there already", path.display());
+        return Err(
+            Failure::usage(message).hint("Add --force to replace it, or write elsewhere with --file.")
+        );
+    }
     let written = Written { request, file };
     let json = written
         .file
@@ -387,6 +415,20 @@ fn metric(text: &str) -> Result<Metric, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_has_no_default_bound() {
+        assert_eq!(reach(Metric::Accuracy, None, "label").unwrap(), 0.9);
+        assert_eq!(reach(Metric::Rmse, Some(4.5), "days").unwrap(), 4.5);
+        for metric in [Metric::Rmse, Metric::Mae] {
+            let asked = reach(metric, None, "days").unwrap_err();
+            assert_eq!(asked.exit as u8, 2);
+            assert!(
+                asked.rejection.message.contains("--reach") && asked.rejection.message.contains("days"),
+                "{asked:?}"
+            );
+        }
+    }
 
     #[test]
     fn architectures_read() {

@@ -1,5 +1,6 @@
 //! `daitn job`: from a request to a verified model.
 
+mod fields;
 mod init;
 mod watch;
 
@@ -22,6 +23,7 @@ use daitn_messages::{
     rejection::{Code, Rejection},
     request::TrainingRequest,
 };
+use fields::unknown_field;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -144,20 +146,23 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
 /// Reads a request: JSON where the name says so, TOML otherwise.
 pub(crate) fn request(path: &Path) -> Result<TrainingRequest, Failure> {
     let text = read_text(path)?;
-    let (request, given): (TrainingRequest, serde_json::Value) =
-        if path.extension().is_some_and(|e| e == "json") {
-            let broken = |error| Failure::file(path, error);
-            (
-                serde_json::from_str(&text).map_err(broken)?,
-                serde_json::from_str(&text).map_err(broken)?,
-            )
-        } else {
-            let broken = |error| Failure::file(path, error);
-            (
-                toml::from_str(&text).map_err(broken)?,
-                toml::from_str(&text).map_err(broken)?,
-            )
-        };
+    let is_json = path.extension().is_some_and(|e| e == "json");
+    let given: serde_json::Value = if is_json {
+        serde_json::from_str(&text).map_err(|error| Failure::file(path, error))?
+    } else {
+        toml::from_str(&text).map_err(|error| Failure::file(path, error))?
+    };
+    let read = if is_json {
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    } else {
+        toml::from_str(&text).map_err(|error| error.to_string())
+    };
+    let request: TrainingRequest = read.map_err(|error| {
+        // Where one is missing, it may be there under a misspelt name.
+        let unknown = unknown_field::<TrainingRequest>(&given);
+        let also = unknown.map(|field| format!("a request has no field `{field}`; "));
+        Failure::file(path, format!("{}{error}", also.unwrap_or_default()))
+    })?;
     // A misspelt field must not be passed over: it would train something else than was meant.
     let understood = serde_json::to_value(&request).map_err(|error| Failure::file(path, error))?;
     if let Some(field) = field_not_understood(&given, &understood) {

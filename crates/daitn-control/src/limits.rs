@@ -73,6 +73,8 @@ pub(crate) const JOBS_ENDED_MAX: usize = 256;
 pub(crate) const JOBS_LISTED_MAX: usize = 10_000;
 /// Deployments that have not ended.
 pub(crate) const DEPLOYMENTS_ACTIVE_MAX: usize = 4 * 1024;
+/// Models without a ready replica of which gateways are told: of others a query hears that there is no such model.
+pub(crate) const UNSERVED_MAX: usize = 4 * 1024;
 /// Ended deployments that stay in memory.
 pub(crate) const DEPLOYMENTS_ENDED_MAX: usize = 1024;
 /// Conductors of one job: after so many something else is wrong.

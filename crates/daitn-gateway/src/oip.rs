@@ -203,7 +203,7 @@ struct IndexEntry {
     /// `READY` or `UNAVAILABLE`.
     state: &'static str,
     /// Why it is unavailable.
-    reason: &'static str,
+    reason: String,
 }
 
 /// Whether the process answers.
@@ -254,7 +254,7 @@ async fn repository_index(State(gateway): State<Arc<Gateway>>, headers: HeaderMa
         .models
         .iter()
         .flat_map(|(name, model)| model.versions.iter().map(move |v| (name, v)));
-    let entries: Vec<IndexEntry> = served
+    let entries = served
         .filter(|(_, (_, served))| !only_ready || !served.replicas.is_empty())
         // What the caller may not query is of no use to it.
         .filter(|(_, (_, served))| {
@@ -273,12 +273,19 @@ async fn repository_index(State(gateway): State<Arc<Gateway>>, headers: HeaderMa
                 "READY"
             },
             reason: if served.replicas.is_empty() {
-                "no ready replica"
+                "no ready replica".to_owned()
             } else {
-                ""
+                String::new()
             },
-        })
-        .collect();
+        });
+    let unserved = view.unserved(caller.principal()).filter(|_| !only_ready);
+    let unserved = unserved.map(|unserved| IndexEntry {
+        name: unserved.model.name.clone(),
+        version: unserved.model.version.to_string(),
+        state: "UNAVAILABLE",
+        reason: unserved.why.clone(),
+    });
+    let entries: Vec<IndexEntry> = entries.chain(unserved).collect();
     Ok(reply::json(StatusCode::OK, &entries))
 }
 

@@ -11,10 +11,11 @@ use crate::{
 };
 use bytes::Bytes;
 use daitn_messages::{
-    ids::{DecisionId, EntityId},
+    ids::{DecisionId, EntityId, Slug},
     operation::Principal,
     rejection::{Code, Rejection},
     session::InferQuery,
+    snapshot::UnservedModel,
 };
 use std::{
     sync::Arc,
@@ -231,22 +232,36 @@ pub(crate) fn served(
     name: &str,
     version: Option<&str>,
 ) -> Result<Arc<Served>, Rejection> {
-    let served = find(view, name, version)?;
+    let served = find(view, principal, name, version)?;
     served.model.access.check(principal, &served.entity())?;
     Ok(served)
 }
 
-fn find(view: &View, name: &str, version: Option<&str>) -> Result<Arc<Served>, Rejection> {
+/// A model that exists, and that nobody can query now.
+fn not_served(unserved: &UnservedModel) -> Rejection {
+    let name = &unserved.model.name;
+    let message = format!("model `{name}` is not served now: {}", unserved.why);
+    Rejection::new(Code::ModelUnavailable, message).with_hint(format!(
+        "`daitn model get {name}` shows its deployments; `daitn model deploy {name}` makes one."
+    ))
+}
+
+fn find(
+    view: &View,
+    principal: &Principal,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Arc<Served>, Rejection> {
     let unknown = || {
         let shown: String = name.chars().take(80).collect();
         Rejection::not_found("model", shown)
             .with_hint("POST /v2/repository/index lists the models that are served.")
     };
-    let model = name
-        .parse()
-        .ok()
-        .and_then(|slug| view.models.get(&slug))
-        .ok_or_else(unknown)?;
+    let slug: Slug = name.parse().map_err(|_| unknown())?;
+    let model = view.models.get(&slug).ok_or_else(|| {
+        let unserved = view.unserved_named(principal, &slug);
+        unserved.map_or_else(unknown, not_served)
+    })?;
     let found = match version {
         None => model.default(),
         Some(version) => version

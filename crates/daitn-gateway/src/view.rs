@@ -6,7 +6,7 @@ use daitn_messages::{
     ids::{ArtifactId, EntityId, EntityKind, OrganisationId, Slug},
     operation::Principal,
     session::Peer,
-    snapshot::{RoutedAgent, ServedModel, Snapshot},
+    snapshot::{RoutedAgent, ServedModel, Snapshot, UnservedModel},
     units::UnixMillis,
 };
 use std::{
@@ -23,6 +23,8 @@ pub(crate) struct View {
     pub(crate) made_at: UnixMillis,
     keys: HashMap<ArtifactId, Arc<Client>>,
     pub(crate) models: BTreeMap<Slug, Model>,
+    /// Models that are registered and not served, by name.
+    unserved: BTreeMap<Slug, UnservedModel>,
     agents: HashMap<(OrganisationId, Slug), Arc<RoutedAgent>>,
 }
 
@@ -51,11 +53,20 @@ pub(crate) struct Served {
 impl Served {
     /// The model as policies name it.
     pub(crate) fn entity(&self) -> EntityId {
-        EntityId {
-            kind: EntityKind::Model,
-            organisation: self.model.organisation.clone(),
-            name: self.model.model.name.clone(),
-        }
+        entity(&self.model.organisation, &self.model.model.name)
+    }
+}
+
+fn may_query(principal: &Principal, unserved: &UnservedModel) -> bool {
+    let entity = entity(&unserved.organisation, &unserved.model.name);
+    unserved.access.check(principal, &entity).is_ok()
+}
+
+fn entity(organisation: &OrganisationId, name: &Slug) -> EntityId {
+    EntityId {
+        kind: EntityKind::Model,
+        organisation: organisation.clone(),
+        name: name.clone(),
     }
 }
 
@@ -116,8 +127,27 @@ impl View {
             made_at: snapshot.made_at,
             keys: keys.collect(),
             models,
+            unserved: snapshot
+                .unserved
+                .iter()
+                .map(|unserved| (unserved.model.name.clone(), unserved.clone()))
+                .collect(),
             agents: agents.collect(),
         }
+    }
+
+    /// Models that are not served now and that this principal may query: who may not is not told of them.
+    pub(crate) fn unserved(&self, principal: &Principal) -> impl Iterator<Item = &UnservedModel> {
+        self.unserved
+            .values()
+            .filter(|unserved| may_query(principal, unserved))
+    }
+
+    /// The same, of one name.
+    pub(crate) fn unserved_named(&self, principal: &Principal, name: &Slug) -> Option<&UnservedModel> {
+        self.unserved
+            .get(name)
+            .filter(|unserved| may_query(principal, unserved))
     }
 
     /// Whose key this is. The table holds hashes of 256 random bits, so that how long the lookup takes says nothing

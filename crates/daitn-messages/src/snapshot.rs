@@ -21,6 +21,9 @@ pub struct Snapshot {
     pub made_at: UnixMillis,
     /// Models that are served, by name and version.
     pub models: Vec<ServedModel>,
+    /// Models of which no version has a ready replica, by name: what a query of them is told.
+    #[serde(default)]
+    pub unserved: Vec<UnservedModel>,
     /// Agents that can be called.
     pub agents: Vec<RoutedAgent>,
     /// API keys that are in force, hashed.
@@ -117,6 +120,20 @@ pub struct ServedModel {
     pub access: Access,
     /// Where it runs.
     pub replicas: Vec<Replica>,
+}
+
+/// A model that is registered, and none of whose versions is served now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnservedModel {
+    /// Name and version: the one that is being deployed, or else the newest.
+    pub model: ModelVersion,
+    /// Whose it is.
+    pub organisation: OrganisationId,
+    /// Who may query it, and so may know of it. Nobody where the control center does not say.
+    #[serde(default)]
+    pub access: Access,
+    /// What it waits for, in words.
+    pub why: String,
 }
 
 /// One replica that is ready.

@@ -55,19 +55,13 @@ impl Core {
         };
     }
 
-    /// Models that are served and agents that can be called, by version.
+    /// Models that are deployed, the newest of each name, and agents that can be called, by version.
     fn queried(&self) -> BTreeSet<(EntityId, u64)> {
-        let served = self
-            .deployments
-            .active()
-            .filter(|deployment| deployment.n_ready() > 0);
-        let models = served.map(|deployment| {
-            let model = &deployment.model;
-            (
-                model_entity(&deployment.organisation, model),
-                u64::from(model.version),
-            )
-        });
+        let deployed = self.deployments.active().map(|d| (&d.organisation, &d.model));
+        let newest = self.models.newest_of_each().map(|r| (&r.organisation, &r.model));
+        let models = deployed
+            .chain(newest)
+            .map(|(owner, model)| (model_entity(owner, model), u64::from(model.version)));
         let agents = self.topology.of_kind(EntityKind::Agent);
         models
             .chain(

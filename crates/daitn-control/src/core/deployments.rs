@@ -25,6 +25,7 @@ use daitn_messages::{
     units::UnixMillis,
 };
 use daitn_store::Family;
+use daitn_topology::placement;
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -104,6 +105,7 @@ impl Core {
             hosts: Vec::new(),
             refused: Vec::new(),
             short_since: None,
+            n_drained: 0,
             cause: None,
         };
         turn.leaf_of(LeafKind::Deployment, &id, &deployment, [&deployment.organisation]);
@@ -115,6 +117,7 @@ impl Core {
         };
         self.deployments.by_id.insert(id.clone(), entry);
         self.deployments.active.insert(id.clone());
+        self.snapshot.changed();
         Ok(id)
     }
 
@@ -185,11 +188,28 @@ impl Core {
             };
             landscape::hosts(topology, nodes, &wanted)
         };
+        let taken = entry
+            .deployment
+            .hosts
+            .iter()
+            .map(|host| host.placement.entity.clone());
+        let taken: Vec<EntityId> = taken.collect();
+        let n_drained = || {
+            let wanted = placement::Wanted {
+                spec: &model.body.spec,
+                replicas: 0,
+                exclude: &taken,
+                now,
+                seed,
+            };
+            u32::try_from(placement::n_draining(topology, &wanted)).unwrap_or(u32::MAX)
+        };
         let mut step = Step {
             now: turn.now,
             timing: &self.config.timing,
             nodes,
             find_hosts: &find_hosts,
+            n_drained: &n_drained,
             spec: &model.body.spec,
             weights,
             holders: holders(nodes, &model.holders),
@@ -270,6 +290,10 @@ impl Core {
         let hash = ArtifactId::of(&bytes);
         if entry.written != hash {
             entry.written = hash;
+            if entry.deployment.n_ready() == 0 {
+                // What it waits for is told to who queries it.
+                self.snapshot.changed();
+            }
             turn.batch.put_bytes(Family::Deployments, id.as_str(), bytes);
         }
         let deployment = entry.deployment.clone();
@@ -368,8 +392,9 @@ impl Core {
         self.step_deployment(turn, id, Input::Review);
     }
 
-    /// Lets the deployments look that a node's coming or going concerns: those on it, and those that look for hosts.
-    pub(super) fn review_deployments(&mut self, turn: &mut Turn<'_>, node: NodeId) {
+    /// Lets the deployments look that a node's coming or going concerns: those on it, and those that look for hosts. Of
+    /// one that came, what it could not do before is forgotten.
+    pub(super) fn review_deployments(&mut self, turn: &mut Turn<'_>, node: NodeId, came: bool) {
         let is_host = self
             .nodes
             .get(node)
@@ -379,8 +404,10 @@ impl Core {
             deployment.hosts.iter().any(|host| host.placement.node == node) || (is_short && is_host)
         });
         let concerned: Vec<DeploymentId> = concerned.map(|deployment| deployment.id.clone()).collect();
+        let back = self.nodes.get(node).filter(|_| came);
+        let back = back.map(|node| node.entities.clone()).unwrap_or_default();
         for id in concerned {
-            self.step_deployment(turn, &id, Input::Review);
+            self.step_deployment(turn, &id, Input::Back(&back));
         }
     }
 

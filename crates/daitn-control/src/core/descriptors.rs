@@ -162,7 +162,7 @@ impl Core {
         if self.topology.get(entity).is_some_and(|held| held.node == node) {
             self.withdraw(turn, entity);
             self.state_changed(turn);
-            self.review_deployments(turn, node);
+            self.review_deployments(turn, node, false);
         }
         // Gone already is as good.
         turn.done(request);

@@ -61,6 +61,22 @@ impl Models {
         self.versions(name).next_back().map(|record| record.model.version)
     }
 
+    /// The newest version of each name, in the order of names.
+    pub(crate) fn newest_of_each(&self) -> impl Iterator<Item = &ModelRecord> {
+        let mut records = self.by_version.values().peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let record = records.next()?;
+                if records
+                    .peek()
+                    .is_none_or(|next| next.model.name != record.model.name)
+                {
+                    return Some(record);
+                }
+            }
+        })
+    }
+
     /// The version before this one.
     pub(crate) fn before(&self, name: &Slug, version: u32) -> Option<u32> {
         self.versions(name)
@@ -187,6 +203,7 @@ impl Core {
             [&organisation],
         );
         self.models.insert(record);
+        self.snapshot.changed();
         turn.effect(Effect::Index(Arc::new(descriptor.clone())));
         turn.batch
             .put(Family::Descriptors, descriptor.entity.to_string(), &signed);

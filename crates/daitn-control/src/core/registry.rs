@@ -165,7 +165,7 @@ impl Core {
         self.resend(turn, node);
         self.introduce_gateways(turn, node);
         self.ask_for_probes(turn, node);
-        self.node_changed(turn, node);
+        self.node_changed(turn, node, true);
     }
 
     pub(super) fn gone(&mut self, turn: &mut Turn<'_>, node: NodeId, connection: ConnectionId) {
@@ -177,13 +177,13 @@ impl Core {
             turn.batch.put(Family::Nodes, node.to_string(), &known.record);
         }
         self.topology_node(node);
-        self.node_changed(turn, node);
+        self.node_changed(turn, node, false);
     }
 
     /// Lets every process look at a node that came, went or was thrown out.
-    fn node_changed(&mut self, turn: &mut Turn<'_>, node: NodeId) {
+    fn node_changed(&mut self, turn: &mut Turn<'_>, node: NodeId, came: bool) {
         self.review_jobs(turn, node);
-        self.review_deployments(turn, node);
+        self.review_deployments(turn, node, came);
         if self.nodes.get(node).is_some_and(|n| n.has(&ROUTED)) {
             self.snapshot.changed();
         }
@@ -270,7 +270,7 @@ impl Core {
         turn.send(node, CenterMessage::Revoked);
         turn.effect(Effect::Disconnect { node });
         self.revoke_in_jobs(turn, node);
-        self.node_changed(turn, node);
+        self.node_changed(turn, node, false);
         self.get_node(node)
     }
 
@@ -289,6 +289,7 @@ impl Core {
             turn.batch.put(Family::Nodes, node.to_string(), &known.record);
             self.state_changed(turn);
             self.topology_node(node);
+            self.review_deployments(turn, node, !draining);
         }
         self.get_node(node)
     }

@@ -1,18 +1,22 @@
 //! The snapshot that gateways decide from: made whole whenever something in it changed.
 
-use crate::core::{
-    Core, Turn,
-    access::model_entity,
-    event::{Effect, Timer},
+use crate::{
+    core::{
+        Core, Turn,
+        access::model_entity,
+        event::{Effect, Timer},
+    },
+    deployment::Deployment,
+    limits::UNSERVED_MAX,
 };
 use daitn_messages::{
     descriptor::{Body, Telemetry},
-    ids::{DeploymentId, EntityKind, NodeId},
+    ids::{DeploymentId, EntityKind, NodeId, Slug},
     learning::ModelVersion,
-    snapshot::{Replica, RoutedAgent, ServedModel, Snapshot},
+    snapshot::{Replica, RoutedAgent, ServedModel, Snapshot, UnservedModel},
     units::UnixMillis,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds that gateways open sessions with.
 pub(crate) const ROUTED: [EntityKind; 2] = [EntityKind::ModelHost, EntityKind::Agent];
@@ -64,10 +68,12 @@ impl Core {
     /// The snapshot as of now.
     #[must_use]
     pub fn snapshot(&self, now: UnixMillis) -> Snapshot {
+        let models = self.served_models();
         Snapshot {
             version: self.snapshot.version,
             made_at: now,
-            models: self.served_models(),
+            unserved: self.unserved_models(&models),
+            models,
             agents: self.routed_agents(),
             keys: self
                 .keys
@@ -139,6 +145,39 @@ impl Core {
             model.default_version = is_newest(&model.model);
         }
         models
+    }
+
+    /// Registered models of which nothing is served, with what they wait for.
+    fn unserved_models(&self, served: &[ServedModel]) -> Vec<UnservedModel> {
+        let served: BTreeSet<&Slug> = served.iter().map(|served| &served.model.name).collect();
+        let mut deployed: BTreeMap<&Slug, &Deployment> = BTreeMap::new();
+        for deployment in self.deployments.active() {
+            let newest = deployed.entry(&deployment.model.name).or_insert(deployment);
+            if (newest.created_at, &newest.id) < (deployment.created_at, &deployment.id) {
+                *newest = deployment;
+            }
+        }
+        let newest = self.models.newest_of_each();
+        let unserved = newest.filter(|record| !served.contains(&record.model.name));
+        unserved
+            .take(UNSERVED_MAX)
+            .map(|record| {
+                let deployment = deployed.get(&record.model.name);
+                let model = deployment.map_or(&record.model, |deployment| &deployment.model);
+                UnservedModel {
+                    model: model.clone(),
+                    organisation: record.organisation.clone(),
+                    access: self.access.of(
+                        &model_entity(&record.organisation, model),
+                        u64::from(model.version),
+                    ),
+                    why: deployment.map_or_else(
+                        || "it is registered, but not deployed".to_owned(),
+                        |deployment| deployment.not_ready(&self.nodes),
+                    ),
+                }
+            })
+            .collect()
     }
 
     fn routed_agents(&self) -> Vec<RoutedAgent> {

@@ -22,6 +22,8 @@ use daitn_messages::{
 };
 use std::collections::BTreeMap;
 
+mod hosts;
+
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
 struct Fixture {
@@ -199,6 +201,11 @@ impl Fixture {
 
     /// It connects again.
     fn come_back(&mut self, number: u8) -> Vec<JobEvent> {
+        let event = self.hello_again(number);
+        self.told(event)
+    }
+
+    fn hello_again(&self, number: u8) -> Event {
         let hello = Hello {
             version_min: 1,
             version_max: 1,
@@ -208,13 +215,12 @@ impl Fixture {
             enrolment: None,
             asks_only: false,
         };
-        let event = Event::Hello {
+        Event::Hello {
             request: RequestId(902),
             node: NodeKey::from_bytes(&[number; 32]).id(),
             connection: ConnectionId(u64::from(number)),
             hello: Box::new(hello),
-        };
-        self.told(event)
+        }
     }
 
     /// What watchers of jobs hear of an event.

@@ -17,9 +17,10 @@ use daitn_messages::{
     receipt::{Outcome, Receipt},
     rejection::{Code, Rejection},
     session::{ArtifactRef, Peer},
-    units::UnixMillis,
+    units::{UnixMillis, counted},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Hosts that a shortage names with what they answered.
 const REFUSALS_TOLD_MAX: usize = 3;
@@ -45,6 +46,9 @@ pub(crate) struct Deployment {
     /// Since when there are fewer hosts than replicas that were asked for.
     #[serde(default)]
     pub(crate) short_since: Option<UnixMillis>,
+    /// Hosts that would do, but for their nodes, which are being drained.
+    #[serde(default)]
+    pub(crate) n_drained: u32,
     pub(crate) cause: Option<Rejection>,
 }
 
@@ -67,6 +71,8 @@ pub(crate) enum Input<'a> {
     Receipt(&'a Receipt),
     /// It began, a node came or went, or a deadline may have passed.
     Review,
+    /// The node of these entities is back: what they could not do before, they may do now.
+    Back(&'a BTreeSet<EntityId>),
     /// It is to end.
     Stop(Rejection),
 }
@@ -91,6 +97,8 @@ pub(crate) struct Step<'a> {
     pub(crate) nodes: &'a Nodes,
     /// Up to so many hosts that could serve, best first, without these.
     pub(crate) find_hosts: &'a dyn Fn(usize, &[EntityId]) -> Vec<Placement>,
+    /// How many hosts would do, but for their nodes, which are being drained.
+    pub(crate) n_drained: &'a dyn Fn() -> u32,
     pub(crate) spec: &'a ModelSpec,
     pub(crate) weights: ArtifactRef,
     pub(crate) holders: Vec<Peer>,
@@ -139,11 +147,39 @@ impl Deployment {
         })
     }
 
+    /// Why no replica is ready, for who queries the model.
+    pub(crate) fn not_ready(&self, nodes: &Nodes) -> String {
+        if let Some(waiting) = self.waiting() {
+            return waiting.reason;
+        }
+        let hosts = self.hosts.iter().map(|host| {
+            let state = if nodes.is_online(host.placement.node) {
+                "is loading it"
+            } else {
+                "is not connected"
+            };
+            format!("{} {state}", host.placement.entity)
+        });
+        format!(
+            "version {} is deployed, and {}",
+            self.model.version,
+            hosts.collect::<Vec<_>>().join(", ")
+        )
+    }
+
     fn shortage(&self) -> String {
+        let why = match self.n_drained {
+            0 => "no other connected host fits the model".to_owned(),
+            n => format!(
+                "{} that would do {} being drained (`daitn node drain NODE --undo` gives a node work again)",
+                counted(n as usize, "host"),
+                if n == 1 { "is" } else { "are" }
+            ),
+        };
         let mut text = format!(
-            "{} of {} replicas are placed, and no other connected host fits the model",
+            "{} of {} placed, and {why}",
             self.hosts.len(),
-            self.replicas
+            counted(self.replicas as usize, "replica")
         );
         let refused = self.refused.iter().take(REFUSALS_TOLD_MAX);
         for (entity, _, why) in refused {
@@ -154,7 +190,9 @@ impl Deployment {
 
     /// Notes that hosts are missing, and writes down once what is waited for.
     fn note_shortage(&mut self, step: &mut Step<'_>) {
-        if self.hosts.len() >= self.replicas as usize {
+        let is_short = self.hosts.len() < self.replicas as usize;
+        self.n_drained = if is_short { (step.n_drained)() } else { 0 };
+        if !is_short {
             self.short_since = None;
         } else if self.short_since.is_none() {
             self.short_since = Some(step.now);
@@ -180,6 +218,7 @@ impl Deployment {
         match input {
             Input::Receipt(receipt) => self.host_answered(receipt, step),
             Input::Review => {}
+            Input::Back(entities) => self.refused.retain(|(entity, ..)| !entities.contains(entity)),
             Input::Stop(cause) => {
                 self.end(DeploymentPhase::Stopped, cause, step);
                 return;
@@ -281,10 +320,10 @@ impl Deployment {
             kind: "placement",
             subject: self.id.to_string(),
             outcome: format!(
-                "{} version {} on {} more hosts",
+                "{} version {} on {}",
                 self.model.name,
                 self.model.version,
-                chosen.len()
+                counted(chosen.len(), "more host")
             ),
             candidates: candidates.collect(),
             ..Decision::default()

@@ -6,7 +6,12 @@ use crate::{
 };
 use bytes::Bytes;
 use daitn_gateway::GatewayLimits;
-use daitn_messages::{learning::Task, operation::Scope, policy::PolicyAnswer, snapshot::Access};
+use daitn_messages::{
+    learning::Task,
+    operation::Scope,
+    policy::PolicyAnswer,
+    snapshot::{Access, UnservedModel},
+};
 use serde_json::{Value, json};
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -479,5 +484,55 @@ async fn an_organisation_that_policy_does_not_permit_is_refused_and_told_by_whic
             .unwrap();
         let index: Value = index.json().await.unwrap();
         assert_eq!(index.as_array().unwrap().len(), usize::from(status == 200));
+    }
+}
+
+/// A model that is there, but not ready, is not said to be missing; whom policy hides it from hears that it is.
+#[tokio::test]
+async fn a_model_that_is_not_served_now_says_what_it_waits_for() {
+    let lab = Lab::start().await;
+    for (others, status, code) in [(true, 503, "E0501"), (false, 404, "E0104")] {
+        *lab.control.unserved.lock().unwrap() = vec![UnservedModel {
+            model: served(2, spec(3, &CLASSES), &[]).model,
+            organisation: "acme".parse().unwrap(),
+            access: Access {
+                others,
+                named: Vec::new(),
+            },
+            why: "model-host:acme/one is not connected".to_owned(),
+        }];
+        lab.publish(Vec::new(), Vec::new()).await;
+        let response = infer(&lab, &query(&rows(1))).await;
+        assert_eq!(response.status(), status);
+        let body: Value = response.json().await.unwrap();
+        let error = body["error"].as_str().unwrap();
+        assert!(error.starts_with(code), "{error}");
+        assert_eq!(
+            error.contains("model-host:acme/one is not connected"),
+            others,
+            "{error}"
+        );
+        for path in [
+            "/v2/models/digits",
+            "/v2/models/digits/ready",
+            "/v2/models/digits/versions/2",
+        ] {
+            let asked = lab.get(path, Scope::Query).send().await.unwrap();
+            assert_eq!(asked.status(), status, "{path}");
+        }
+        let index = lab
+            .post("/v2/repository/index", Scope::Query)
+            .send()
+            .await
+            .unwrap();
+        let index: Value = index.json().await.unwrap();
+        let expected = json!([{ "name": "digits", "version": "2", "state": "UNAVAILABLE",
+            "reason": "model-host:acme/one is not connected" }]);
+        assert_eq!(index, if others { expected } else { json!([]) });
+        let ready = lab
+            .post("/v2/repository/index", Scope::Query)
+            .json(&json!({ "ready": true }));
+        let ready: Value = ready.send().await.unwrap().json().await.unwrap();
+        assert_eq!(ready, json!([]));
     }
 }

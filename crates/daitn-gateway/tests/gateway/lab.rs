@@ -12,7 +12,7 @@ use daitn_messages::{
     operation::{Answer, Operation, Principal, Scope},
     rejection::{Code, Rejection},
     session::{AgentCall, SessionReply, SessionRequest},
-    snapshot::{Access, KeyEntry, Replica, RoutedAgent, ServedModel, Snapshot},
+    snapshot::{Access, KeyEntry, Replica, RoutedAgent, ServedModel, Snapshot, UnservedModel},
     units::UnixMillis,
 };
 use futures_util::future::BoxFuture;
@@ -36,6 +36,8 @@ pub(crate) struct FakeControl {
     pub(crate) job: Mutex<JobView>,
     pub(crate) events: broadcast::Sender<JobEvent>,
     pub(crate) answer: Mutex<Answering>,
+    /// Models that the next snapshots tell of as not served.
+    pub(crate) unserved: Mutex<Vec<UnservedModel>>,
 }
 
 impl Control for FakeControl {
@@ -135,6 +137,7 @@ impl Lab {
             job: Mutex::new(samples::job(daitn_messages::job::JobPhase::Training, 1)),
             events: broadcast::Sender::new(16),
             answer: Mutex::new(samples::answer),
+            unserved: Mutex::default(),
         });
         let endpoint = endpoint(200).await;
         let gateway = Gateway::start(config, control.clone(), endpoint.clone())
@@ -175,6 +178,7 @@ impl Lab {
             version,
             made_at: UnixMillis(1),
             models,
+            unserved: self.control.unserved.lock().unwrap().clone(),
             agents,
             keys,
             hosts: Vec::new(),

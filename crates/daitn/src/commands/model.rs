@@ -103,6 +103,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
                 &format!("rolling back {model} changes at once which version answers"),
             )?;
             let view: DeploymentView = client.ask(&Operation::RollBack(model)).await?;
+            app.output.say(format!(
+                "Version {} is being placed; until it is ready the one before answers. Follow it: daitn model get {}",
+                view.model.version, view.model.name
+            ));
             app.output.show(&Deployed(view))?;
         }
         Command::Query { model, row, file } => query(app, &client, &model, &row, file).await?,

@@ -124,8 +124,12 @@ pub struct Plan {
     pub chains: Vec<Vec<u32>>,
     /// Whether the order within a chain is shuffled anew each cycle (seeded), against recency.
     pub shuffle: bool,
-    /// A cycle counts when this many sites' work is in it. At least the cohort that every site's policy asks for.
+    /// A cycle counts when this many sites' work is in it. So many that every site's policy permits the cohort.
     pub quorum: u32,
+    /// Organisations besides the requester's that have work in every cycle, at least: what policies call the cohort.
+    /// 1 where the model travels.
+    #[serde(default)]
+    pub cohort: u32,
     /// Why the quorum is larger than was asked for: whose policies want it; empty: it is not.
     #[serde(default)]
     pub quorum_why: String,

@@ -60,7 +60,7 @@ pub struct UseContext {
     pub algorithm: String,
     /// Protections in force, for instance `norm-clip`. Sorted.
     pub protections: Vec<String>,
-    /// How many sites' work every round combines at least: the plan's quorum.
+    /// How many organisations besides the requester's have work in every round at least; 1 where the model travels.
     pub cohort: u32,
     /// The requester's jurisdiction: an ISO 3166-1 alpha-2 code.
     pub jurisdiction: String,

@@ -33,11 +33,11 @@ entity Dataset, Compute, Model, ModelHost, Verifier, Aggregator, Agent in [Organ
 type Use = {
     // What the requester declares: research, care, commercial, ...
     purpose: String,
-    // Name of the training strategy, for instance fed-avg, or itinerary.
+    // Name of the training strategy, for instance fed-avg; itinerary wherever the model travels from site to site.
     algorithm: String,
     // Protections in force, for instance norm-clip.
     protections: Set<String>,
-    // How many sites' work every round combines at least.
+    // How many organisations besides the requester's have work in every round at least; 1 where the model travels.
     cohort: Long,
     // The requester's jurisdiction, ISO 3166-1 alpha-2.
     jurisdiction: String,

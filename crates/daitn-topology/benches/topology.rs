@@ -9,7 +9,7 @@ use daitn_messages::{
     descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, VerifierBody},
     ids::{ArtifactId, DecisionId, EntityId, EntityKind, NodeId, OrganisationId, PlanId},
     learning::{Architecture, LocalTraining, Metric, Task},
-    policy::PolicyAnswer,
+    policy::{PolicyAnswer, Verb},
     request::{DataFilter, PlanKind, Search, Sla, TrainingParameters, TrainingRequest, Verification},
     units::UnixMillis,
 };
@@ -181,8 +181,8 @@ fn planned(request: &TrainingRequest) -> (bool, u64) {
         decision: DecisionId::new(1, [2; 10]),
     };
     let mut n_asked = 0;
-    let mut permit = |_: &Descriptor, _: &_| {
-        n_asked += 1;
+    let mut permit = |verb, _: &Descriptor, _: &_| {
+        n_asked += u64::from(verb == Verb::Train);
         PolicyAnswer {
             allowed: true,
             determining: vec!["all".into()],

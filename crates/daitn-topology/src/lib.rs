@@ -27,7 +27,10 @@ pub mod model;
 pub mod quality;
 
 mod plan;
-pub use plan::{CHAINED_SITES_MAX, PLAN_VALID_MS, PlanIds, plan, quorum_wanted, site_context, spare_units};
+pub use plan::{
+    CHAINED_SITES_MAX, PLAN_VALID_MS, PlanIds, evaluation_context, plan, quorum_wanted, site_context,
+    spare_units,
+};
 
 pub mod placement;
 

@@ -21,7 +21,7 @@ mod chains;
 mod select;
 
 mod consent;
-pub use consent::{quorum_wanted, site_context};
+pub use consent::{evaluation_context, quorum_wanted, site_context};
 
 mod ways;
 
@@ -34,7 +34,7 @@ use daitn_messages::{
     descriptor::{Body, Descriptor},
     ids::{DecisionId, EntityKind, PlanId},
     plan::{Placement, Plan, Verdict},
-    policy::{PolicyAnswer, UseContext},
+    policy::{PolicyAnswer, UseContext, Verb},
     request::TrainingRequest,
     units::UnixMillis,
 };
@@ -54,14 +54,16 @@ pub struct PlanIds {
     pub decision: DecisionId,
 }
 
-/// Asks a policy whether a dataset may be used in these circumstances.
-pub(crate) type Permit<'p> = dyn FnMut(&Descriptor, &UseContext) -> PolicyAnswer + 'p;
+/// Asks the policies whether the requester may do this with an entity in these circumstances: discover a dataset, train
+/// on it, have a verification unit evaluate.
+pub(crate) type Permit<'p> = dyn FnMut(Verb, &Descriptor, &UseContext) -> PolicyAnswer + 'p;
 
 /// Decides whether and how a request can be met. The request has been validated.
 ///
-/// `permit` is asked once for each candidate site and way that is seriously considered, and again only when the cohort
-/// or the recipients change, and for the cohort of the quorum; it is never asked the same question twice. The same inputs give the same verdict, byte for
-/// byte; `seed` decides only between equally good hosts.
+/// `permit` is asked whether the requester may train once for each candidate site and way that is seriously considered,
+/// and again only when the cohort or the recipients change, and for the cohort of the quorum; it is never asked the same
+/// of these questions twice. A dataset that the requester may not discover is as if it were not there. The same inputs
+/// give the same verdict, byte for byte; `seed` decides only between equally good hosts.
 pub fn plan(
     topology: &Topology,
     request: &TrainingRequest,
@@ -70,8 +72,8 @@ pub fn plan(
     now: UnixMillis,
     seed: u64,
 ) -> Verdict {
-    let situation = situation::Situation::new(topology, request, now, seed);
     let mut asker = consent::Asker::new(permit);
+    let situation = situation::Situation::new(topology, request, now, seed, &mut asker);
     if situation.shortages().is_empty() {
         let considered = ways::consider(&situation, &mut asker, &select::Bounds::of(request));
         if let Some(plan) = assemble::plan(&situation, &mut asker, &considered, &ids) {
@@ -82,9 +84,13 @@ pub fn plan(
 }
 
 /// Verification units that could judge a plan's model besides its own, away from those who train where that can be had:
-/// whoever loses one of the plan's asks these. At most `n_max`.
-#[must_use]
-pub fn spare_units(topology: &Topology, plan: &Plan, n_max: usize) -> Vec<Placement> {
+/// whoever loses one of the plan's asks these. At most `n_max`, of those that `may` evaluate for the requester.
+pub fn spare_units(
+    topology: &Topology,
+    plan: &Plan,
+    n_max: usize,
+    may: &mut dyn FnMut(&Descriptor) -> bool,
+) -> Vec<Placement> {
     let request = &plan.request;
     let judges = |descriptor: &&Descriptor| match &descriptor.body {
         Body::Verifier(body) => {
@@ -104,7 +110,8 @@ pub fn spare_units(topology: &Topology, plan: &Plan, n_max: usize) -> Vec<Placem
     let units = units
         .filter(|d| topology.takes_work(&d.entity))
         .filter(is_new)
-        .filter(judges);
+        .filter(judges)
+        .filter(|unit| may(unit));
     let mut units: Vec<_> = units
         .map(|unit| {
             let same_node = plan.sites.iter().any(|site| site.node == unit.node);

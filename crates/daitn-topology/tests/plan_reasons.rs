@@ -140,7 +140,7 @@ fn a_refusal_names_the_algorithm_that_was_asked_for() {
     };
     assert_eq!(excluded.len(), 1);
     assert!(
-        excluded[0].reason.contains("algorithm `fed-avg`, 3 sites"),
+        excluded[0].reason.contains("algorithm `fed-avg`, a cohort of 3"),
         "{}",
         excluded[0].reason
     );

@@ -13,21 +13,6 @@ use daitn_messages::{
 use daitn_topology::{NodeState, model::ModelCost, site_context};
 use support::*;
 
-/// `n` sites of `records` records with one class each, or all classes alike.
-fn sites(n: usize, records: u64, one_class_each: bool) -> Net {
-    let mut net = Net::default();
-    net.furnished();
-    for i in 0..n {
-        let shares = if one_class_each {
-            (0..4).map(|c| f32::from(u8::from(c == i % 4))).collect()
-        } else {
-            vec![0.25; 4]
-        };
-        net.dataset(&format!("dataset:org-{i:03}/data"), records, Some(shares));
-    }
-    net
-}
-
 #[test]
 fn sites_with_the_same_mix_train_side_by_side_with_the_plainest_rule() {
     let mut request = request();
@@ -182,12 +167,13 @@ fn policies_are_asked_with_the_cohort_and_recipients_that_the_plan_then_has() {
                 "{kind:?} {} {context:?}",
                 site.dataset
             );
-            // Two thirds of seven, rounded up: so many are in every round at least.
-            assert_eq!(context.cohort, 5);
+            // Two thirds of seven, rounded up: so many are in every round at least. A model that travels holds one
+            // site's work when it leaves it.
+            assert_eq!(context.cohort, if kind == PlanKind::Rounds { 5 } else { 1 });
             assert_eq!(context.protections, ["b", "c"]);
             let algorithm = match kind {
-                PlanKind::Itinerary => "itinerary",
-                _ => plan.strategy.as_str(),
+                PlanKind::Rounds => plan.strategy.as_str(),
+                PlanKind::Itinerary | PlanKind::Hybrid => "itinerary",
             };
             assert_eq!(context.algorithm, algorithm);
             let recipients: Vec<&str> = context.recipients.iter().map(|r| r.as_str()).collect();

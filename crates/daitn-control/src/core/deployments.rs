@@ -86,6 +86,9 @@ impl Core {
             let message = format!("{DEPLOYMENTS_ACTIVE_MAX} deployments are under way, which is the most");
             return Err(Rejection::new(Code::Overloaded, message));
         }
+        if let Some(rejection) = self.serving_refused(&new.organisation, &new.model) {
+            return Err(rejection);
+        }
         let bytes = self
             .models
             .get(&new.model)
@@ -162,6 +165,11 @@ impl Core {
     }
 
     pub(super) fn step_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId, input: Input<'_>) {
+        // Hosts are chosen with whatever happens.
+        let input = match self.deployment_refused(id) {
+            Some(cause) => Input::Stop(cause),
+            None => input,
+        };
         let Some(entry) = self.deployments.by_id.get_mut(id) else {
             return;
         };

@@ -11,12 +11,14 @@ use crate::{
 };
 use daitn_messages::{
     control::CenterMessage,
+    descriptor::Descriptor,
     encoding,
     ids::{ArtifactId, EntityId, JobId, NodeId, OrganisationId},
     job::{CycleView, JobEvent, JobPhase, JobSummary, JobView, LeftOut, Waiting},
     leaf::LeafKind,
     operation::{Answer as Told, Principal, Scope},
     plan::Plan,
+    policy::Verb,
     receipt::{Outcome, Receipt},
     rejection::{Code, Rejection},
     session::Peer,
@@ -25,6 +27,7 @@ use daitn_messages::{
 use daitn_store::Family;
 use serde::{Deserialize, Serialize};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -195,7 +198,16 @@ impl Core {
             return Ok(());
         }
         let (topology, plan) = (&self.topology, entry.plan.clone());
-        let spare_units = || daitn_topology::spare_units(topology, &plan, SPARE_UNITS_MAX);
+        let policies = RefCell::new(&mut self.policies);
+        let spare_units = || {
+            let context = daitn_topology::evaluation_context(&plan.request);
+            let who = &plan.request.organisation;
+            let mut may = |unit: &Descriptor| {
+                let mut policies = policies.borrow_mut();
+                policies.permit(who, Verb::Evaluate, unit, &context).allowed
+            };
+            daitn_topology::spare_units(topology, &plan, SPARE_UNITS_MAX, &mut may)
+        };
         let mut step = Step {
             now: turn.now,
             timing: &self.config.timing,
@@ -404,7 +416,7 @@ impl Core {
         }
     }
 
-    fn active_jobs(&self, holds: impl Fn(&JobEntry) -> bool) -> Vec<JobId> {
+    pub(super) fn active_jobs(&self, holds: impl Fn(&JobEntry) -> bool) -> Vec<JobId> {
         let active = self
             .jobs
             .active

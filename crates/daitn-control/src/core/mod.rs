@@ -26,6 +26,7 @@ mod descriptors;
 mod policies;
 
 mod access;
+mod permissions;
 
 mod landscape;
 

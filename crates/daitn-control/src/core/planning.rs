@@ -15,7 +15,7 @@ use daitn_messages::{
     leaf::LeafKind,
     operation::Answer,
     plan::{Plan, Verdict},
-    policy::Verb,
+    policy::{PolicyAnswer, Verb},
     rejection::{Code, Rejection},
     request::TrainingRequest,
     units::{UnixMillis, counted},
@@ -108,10 +108,16 @@ impl PlanTask {
             topology,
             mut policies,
         } = self;
-        let who = &training.organisation;
         let plan_ids = ids.clone();
-        let mut permit =
-            |descriptor: &Descriptor, context: &_| policies.permit(who, Verb::Train, descriptor, context);
+        let mut permit = |verb, descriptor: &Descriptor, context: &_| match verb {
+            // Whoever asks: the plan is shown to the organisation that it is made for.
+            Verb::Discover => PolicyAnswer {
+                allowed: policies.shown_to(&training.organisation, descriptor),
+                determining: Vec::new(),
+                errors: Vec::new(),
+            },
+            _ => policies.permit(&training.organisation, verb, descriptor, context),
+        };
         // A fault ends this plan and nothing else; nothing of what it held is used again but parsed texts.
         let made = catch_unwind(AssertUnwindSafe(|| {
             daitn_topology::plan(&topology, &training, &mut permit, plan_ids, now, seed)

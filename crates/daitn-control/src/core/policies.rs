@@ -104,16 +104,38 @@ impl Policies {
         descriptor: &Descriptor,
         owner_text: &str,
     ) -> PolicyAnswer {
+        let by_default =
+            *who == descriptor.entity.organisation || descriptor.entity.kind == EntityKind::Agent;
+        self.either(Verb::Query, (who, descriptor), owner_text, by_default)
+    }
+
+    /// May this organisation have the model served? Its own yes, unless a policy of either forbids it.
+    pub(crate) fn may_serve(
+        &mut self,
+        who: &OrganisationId,
+        descriptor: &Descriptor,
+        owner_text: &str,
+    ) -> PolicyAnswer {
+        let by_default = *who == descriptor.entity.organisation;
+        self.either(Verb::Serve, (who, descriptor), owner_text, by_default)
+    }
+
+    /// What the owner's and the domain's policy say of a verb that has no circumstances.
+    fn either(
+        &mut self,
+        verb: Verb,
+        (who, descriptor): (&OrganisationId, &Descriptor),
+        owner_text: &str,
+        by_default: bool,
+    ) -> PolicyAnswer {
         let question = PolicyQuestion {
             who: who.clone(),
-            verb: Verb::Query,
+            verb,
             what: descriptor.entity.clone(),
             context: no_circumstances(),
         };
         let domain = self.domain_answer(&question, descriptor);
         let owner = (!owner_text.is_empty()).then(|| self.owner_answer(owner_text, &question, descriptor));
-        let by_default =
-            *who == descriptor.entity.organisation || descriptor.entity.kind == EntityKind::Agent;
         permit_by_either(owner, domain, by_default)
     }
 
@@ -175,11 +197,16 @@ impl Policies {
     /// May this organisation see that the entity exists? Its own always; another's unless a policy forbids it: whoever
     /// publishes a descriptor wants it found, so silence does not hide it.
     pub(crate) fn may_discover(&mut self, who: &Who, descriptor: &Descriptor) -> bool {
-        if who.is_admin || who.organisation == descriptor.entity.organisation {
+        who.is_admin || self.shown_to(&who.organisation, descriptor)
+    }
+
+    /// The same of an organisation, whatever key it is asked with.
+    pub(crate) fn shown_to(&mut self, organisation: &OrganisationId, descriptor: &Descriptor) -> bool {
+        if *organisation == descriptor.entity.organisation {
             return true;
         }
         let context = no_circumstances();
-        !forbids(&self.permit(&who.organisation, Verb::Discover, descriptor, &context))
+        !forbids(&self.permit(organisation, Verb::Discover, descriptor, &context))
     }
 }
 
@@ -254,14 +281,16 @@ fn no_circumstances() -> UseContext {
 impl Core {
     pub(super) fn can(&mut self, who: &Who, question: &PolicyQuestion) -> Result<Answer, Rejection> {
         let descriptor = self.visible(who, &question.what)?;
-        let is_queried = matches!(question.what.kind, EntityKind::Model | EntityKind::Agent);
-        let answer = if question.verb == Verb::Query && is_queried {
-            // What gateways are told: a query declares no circumstances.
-            let text = self.models.newest_policy(&question.what);
-            self.policies.may_query(&question.who, &descriptor, &text)
-        } else {
-            self.policies
-                .permit(&question.who, question.verb, &descriptor, &question.context)
+        // What gateways and deployments are told: queries and serving declare no circumstances.
+        let text = self.models.newest_policy(&question.what);
+        let answer = match (question.verb, question.what.kind) {
+            (Verb::Query, EntityKind::Model | EntityKind::Agent) => {
+                self.policies.may_query(&question.who, &descriptor, &text)
+            }
+            (Verb::Serve, EntityKind::Model) => self.policies.may_serve(&question.who, &descriptor, &text),
+            (verb, _) => self
+                .policies
+                .permit(&question.who, verb, &descriptor, &question.context),
         };
         Ok(Answer::Policy(answer))
     }
@@ -302,6 +331,7 @@ impl Core {
         // Who may query is pushed to the gateways.
         self.snapshot.changed();
         self.state_changed(turn);
+        self.end_what_is_forbidden(turn);
         Ok(Answer::Done {})
     }
 }

@@ -5,6 +5,7 @@ use crate::{
         Core,
         event::{ConnectionId, Effect, RequestId},
         nodes::{Node, NodeRecord},
+        operations::Who,
         snapshot::ROUTED,
         turn::{Decision, Turn},
     },
@@ -13,15 +14,17 @@ use crate::{
 use daitn_messages::{
     BUILD, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
     control::{Accepted, CenterMessage, Enrolment, Hello, Welcome},
+    descriptor::Descriptor,
     ids::{EntityKind, NodeId},
     leaf::LeafKind,
     limits::{ADDRESSES_MAX, CLOCK_SKEW_MS_MAX, NAME_BYTES_MAX, bounded},
-    operation::Answer,
+    operation::{Answer, NodeView},
     rejection::{Code, Rejection},
     session::Peer,
     units::UnixMillis,
 };
 use daitn_store::Family;
+use std::sync::Arc;
 
 /// Links that are told of one node.
 const LINKS_SHOWN_MAX: usize = 64;
@@ -226,11 +229,28 @@ impl Core {
         }
     }
 
-    pub(super) fn list_nodes(&self) -> Answer {
-        Answer::Nodes(self.nodes.by_id.values().map(Node::view).collect())
+    pub(super) fn list_nodes(&mut self, who: &Who) -> Answer {
+        let mut views: Vec<NodeView> = self.nodes.by_id.values().map(Node::view).collect();
+        views.iter_mut().for_each(|view| self.hide_entities(who, view));
+        Answer::Nodes(views)
     }
 
-    pub(super) fn get_node(&self, node: NodeId) -> Result<Answer, Rejection> {
+    /// Leaves out what this principal may not discover.
+    fn hide_entities(&mut self, who: &Who, view: &mut NodeView) {
+        let (topology, policies) = (&self.topology, &mut self.policies);
+        view.entities.retain(|entity| {
+            let seen = |descriptor: &Arc<Descriptor>| policies.may_discover(who, descriptor);
+            who.sees(&entity.organisation) || topology.get(entity).is_some_and(seen)
+        });
+    }
+
+    pub(super) fn get_node(&mut self, who: &Who, node: NodeId) -> Result<Answer, Rejection> {
+        let mut view = self.node_view(node)?;
+        self.hide_entities(who, &mut view);
+        Ok(Answer::Node(view))
+    }
+
+    fn node_view(&self, node: NodeId) -> Result<NodeView, Rejection> {
         let node = self
             .nodes
             .get(node)
@@ -242,7 +262,7 @@ impl Core {
             .take(LINKS_SHOWN_MAX)
             .copied()
             .collect();
-        Ok(Answer::Node(view))
+        Ok(view)
     }
 
     pub(super) fn revoke_node(&mut self, turn: &mut Turn<'_>, node: NodeId) -> Result<Answer, Rejection> {
@@ -271,7 +291,7 @@ impl Core {
         turn.effect(Effect::Disconnect { node });
         self.revoke_in_jobs(turn, node);
         self.node_changed(turn, node, false);
-        self.get_node(node)
+        self.node_view(node).map(Answer::Node)
     }
 
     pub(super) fn drain_node(
@@ -291,7 +311,7 @@ impl Core {
             self.topology_node(node);
             self.review_deployments(turn, node, !draining);
         }
-        self.get_node(node)
+        self.node_view(node).map(Answer::Node)
     }
 }
 

@@ -23,6 +23,7 @@ use daitn_messages::{
 use std::collections::BTreeMap;
 
 mod hosts;
+mod permissions;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -320,6 +321,7 @@ fn descriptor(entity: &EntityId, key: &NodeKey) -> Descriptor {
             usage: String::new(),
             policy: match entity.name.as_str() {
                 "among-five" => AMONG_FIVE.to_owned(),
+                "hidden" => permissions::HIDDEN.to_owned(),
                 _ => "permit (principal, action, resource);".to_owned(),
             },
             data_version: String::new(),

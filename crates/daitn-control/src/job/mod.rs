@@ -153,6 +153,8 @@ pub(crate) enum Input<'a> {
     Revoked(NodeId),
     /// Somebody stopped it.
     Stop { by: &'a str },
+    /// Policies do not permit it any more.
+    Forbidden(Rejection),
     /// The model was registered.
     Registered(ModelVersion),
     /// The model's deployment moved.
@@ -281,6 +283,7 @@ impl Job {
                 let cause = Rejection::new(Code::Stopped, format!("{by} stopped the job"));
                 self.end(JobPhase::Stopped, Some(cause), step);
             }
+            Input::Forbidden(cause) => self.end(JobPhase::Failed, Some(cause), step),
             Input::Registered(model) => self.registered(model, step),
             Input::Deployed {
                 phase,

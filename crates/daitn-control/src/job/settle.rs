@@ -88,13 +88,15 @@ impl Job {
         match phase {
             DeploymentPhase::Ready => self.end(JobPhase::Succeeded, None, step),
             DeploymentPhase::Failed | DeploymentPhase::Stopped => {
-                let why = cause.map_or_else(|| "its deployment ended".to_owned(), |cause| cause.message);
-                let message = format!("the model is verified and registered but is not served: {why}");
-                self.end(
-                    JobPhase::Failed,
-                    Some(Rejection::new(Code::ModelUnavailable, message)),
-                    step,
-                );
+                let told = cause
+                    .as_ref()
+                    .map_or("its deployment ended", |cause| &cause.message);
+                let message = format!("the model is verified and registered but is not served: {told}");
+                let ended = match cause {
+                    Some(cause) if cause.code == Code::PolicyForbids => Rejection { message, ..cause },
+                    _ => Rejection::new(Code::ModelUnavailable, message),
+                };
+                self.end(JobPhase::Failed, Some(ended), step);
             }
             // Served, if by fewer than asked for; the deployment goes on looking for more.
             DeploymentPhase::Degraded if n_ready > 0 => self.end(JobPhase::Succeeded, None, step),

@@ -121,6 +121,7 @@ pub(crate) fn plan() -> Plan {
         chains: vec![vec![0]],
         shuffle: false,
         quorum: 1,
+        cohort: 1,
         quorum_why: String::new(),
         round_deadline_ms: 1000,
         aggregator: placement("aggregator:acme/sum"),

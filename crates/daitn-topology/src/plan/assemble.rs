@@ -58,6 +58,7 @@ pub(super) fn plan(
         strategy: chosen.way.strategy,
         rounds: request.training.rounds,
         quorum: agreed.n_sites,
+        cohort: agreed.cohort,
         quorum_why: quorum_why(situation, &agreed),
         round_deadline_ms: request
             .training
@@ -209,10 +210,8 @@ pub(super) fn refused(situation: &Situation<'_>, refusal: &Refusal) -> Exclusion
     };
     let _ = write!(
         reason,
-        ": purpose `{}`, algorithm `{}`, {}",
-        situation.request.purpose,
-        refusal.algorithm,
-        numbers::counted(refusal.cohort as usize, "site")
+        ": purpose `{}`, algorithm `{}`, a cohort of {}",
+        situation.request.purpose, refusal.algorithm, refusal.cohort
     );
     Exclusion {
         entity: situation.candidates[refusal.candidate as usize]

@@ -7,9 +7,11 @@ use super::{
 };
 use crate::numbers;
 use daitn_messages::{
+    descriptor::Descriptor,
     ids::OrganisationId,
+    learning::Strategy,
     plan::Plan,
-    policy::{PolicyAnswer, UseContext},
+    policy::{PolicyAnswer, UseContext, Verb},
     request::{PlanKind, TrainingRequest},
 };
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
@@ -33,13 +35,69 @@ pub(super) struct Choice<'s, 'a> {
     pub(super) set: &'s [u32],
 }
 
+impl<'a> Choice<'_, 'a> {
+    fn owner(&self, site: u32) -> &'a OrganisationId {
+        self.situation.candidates[site as usize].descriptor.organisation()
+    }
+
+    /// The cohort where so many sites' work is combined at least.
+    fn cohort(&self, n_combined: u32) -> u32 {
+        let owners = self.set.iter().map(|site| self.owner(*site));
+        cohort(
+            self.way.kind,
+            &self.situation.request.organisation,
+            owners,
+            n_combined,
+        )
+    }
+}
+
 /// The quorum that all owners agree to.
 pub(super) struct AgreedQuorum {
     pub(super) n_sites: u32,
-    /// Determining policies of each site of the set, for a cohort of the quorum.
+    /// The cohort that it means.
+    pub(super) cohort: u32,
+    /// Determining policies of each site of the set, for that cohort.
     pub(super) policies: Vec<Vec<String>>,
     /// Who refuses the quorum that the request asks for.
     pub(super) strict: Vec<Refusal>,
+}
+
+/// The name that policies see: wherever weights travel raw from site to site it is `itinerary`, in one chain or in many.
+pub(super) fn algorithm(kind: PlanKind, strategy: &Strategy) -> &'static str {
+    match kind {
+        PlanKind::Rounds => strategy.as_str(),
+        PlanKind::Itinerary | PlanKind::Hybrid => PlanKind::Itinerary.as_str(),
+    }
+}
+
+/// How many organisations besides the requester's have work in whatever is combined of these sites, at least: the
+/// requester's own sites and then those of the organisations with most sites are taken to be there first, since the
+/// requester can subtract its own work, and copies of one organisation's data hide nobody. A model that travels holds
+/// one site's work when it leaves it.
+pub(super) fn cohort<'o>(
+    kind: PlanKind,
+    requester: &OrganisationId,
+    owners: impl Iterator<Item = &'o OrganisationId>,
+    n_combined: u32,
+) -> u32 {
+    if kind != PlanKind::Rounds {
+        return 1;
+    }
+    let mut n_sites: HashMap<&OrganisationId, u32> = HashMap::new();
+    owners.for_each(|owner| *n_sites.entry(owner).or_default() += 1);
+    let mut n_left = n_combined.saturating_sub(n_sites.remove(requester).unwrap_or(0));
+    let mut groups: Vec<u32> = n_sites.into_values().collect();
+    groups.sort_unstable_by(|a, b| b.cmp(a));
+    let mut n_organisations = 0;
+    for group in groups {
+        if n_left == 0 {
+            break;
+        }
+        n_left = n_left.saturating_sub(group);
+        n_organisations += 1;
+    }
+    n_organisations
 }
 
 /// The quorum that a request asks for: its own, or two thirds of the sites, rounded up.
@@ -74,6 +132,16 @@ impl<'p, 'c> Asker<'p, 'c> {
     /// Another situation numbers its candidates anew.
     pub(super) fn forget(&mut self) {
         self.answers.clear();
+    }
+
+    /// Whether the requester may know of a dataset.
+    pub(super) fn sees(&mut self, dataset: &Descriptor, context: &UseContext) -> bool {
+        (self.permit)(Verb::Discover, dataset, context).allowed
+    }
+
+    /// Whether a verification unit may evaluate for the requester.
+    pub(super) fn may_evaluate(&mut self, unit: &Descriptor, context: &UseContext) -> PolicyAnswer {
+        (self.permit)(Verb::Evaluate, unit, context)
     }
 
     /// Who of this set refuses to take part in exactly this set.
@@ -119,18 +187,20 @@ impl<'p, 'c> Asker<'p, 'c> {
             }
         }
         let mut policies = Vec::with_capacity(choice.set.len());
-        self.ask_all(choice, choice.set, quorum, |_, answer| {
+        self.ask_all(choice, choice.set, choice.cohort(quorum), |_, answer| {
             policies.push(answer.determining.clone());
         });
         AgreedQuorum {
             n_sites: quorum,
+            cohort: choice.cohort(quorum),
             policies,
             strict,
         }
     }
 
-    fn refusals_at(&mut self, choice: &Choice<'_, '_>, asked: &[u32], cohort: u32) -> Vec<Refusal> {
+    fn refusals_at(&mut self, choice: &Choice<'_, '_>, asked: &[u32], n_combined: u32) -> Vec<Refusal> {
         let mut refusals = Vec::new();
+        let cohort = choice.cohort(n_combined);
         self.ask_all(choice, asked, cohort, |candidate, answer| {
             if !answer.allowed {
                 refusals.push(Refusal {
@@ -158,7 +228,7 @@ impl<'p, 'c> Asker<'p, 'c> {
             conductors,
             set,
         } = *choice;
-        let owner = |site: u32| situation.candidates[site as usize].descriptor.organisation();
+        let owner = |site: u32| choice.owner(site);
         let sites = || set.iter().map(|site| owner(*site));
         let recipients = Recipients::new(way.kind, &conductors.organisations, sites());
         let mut last = None;
@@ -204,7 +274,11 @@ impl<'p, 'c> Asker<'p, 'c> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let descriptor = situation.candidates[site as usize].descriptor;
-                new.insert((self.permit)(descriptor, &self.uses[context as usize]))
+                new.insert((self.permit)(
+                    Verb::Train,
+                    descriptor,
+                    &self.uses[context as usize],
+                ))
             }
         }
     }
@@ -276,9 +350,15 @@ fn use_context(
     }
 }
 
+/// The circumstances in which a verification unit evaluates for a request: its purpose, jurisdiction and protections.
+#[must_use]
+pub fn evaluation_context(request: &TrainingRequest) -> UseContext {
+    use_context(request, "", 0, Vec::new())
+}
+
 /// The circumstances in which a plan's site is used: what its owner's policy was asked with when the plan was made, and
-/// what its work order must carry, so that its node asks the same again. The cohort is the plan's quorum: what every
-/// round combines at least, whoever drops out.
+/// what its work order must carry, so that its node asks the same again. The cohort is what every round holds at least,
+/// whoever drops out.
 ///
 /// # Panics
 /// If the plan has no site at this position.
@@ -290,16 +370,57 @@ pub fn site_context(plan: &Plan, position: usize) -> UseContext {
         .collect();
     let owners = plan.sites.iter().map(|site| &site.organisation);
     let recipients = Recipients::new(plan.kind, &conductors, owners);
-    let algorithm = match plan.kind {
-        PlanKind::Itinerary => PlanKind::Itinerary.as_str(),
-        PlanKind::Rounds | PlanKind::Hybrid => plan.strategy.as_str(),
-    };
     let site = &plan.sites[position];
     let facility = site.compute.as_ref().map(|compute| &compute.entity.organisation);
     use_context(
         &plan.request,
-        algorithm,
-        plan.quorum,
+        algorithm(plan.kind, &plan.strategy),
+        plan.cohort,
         recipients.of(&site.organisation, facility),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least over every choice of `n_combined` of the sites, counted one by one.
+    fn by_hand(owners: &[OrganisationId], requester: &OrganisationId, n_combined: u32) -> u32 {
+        let chosen = (0_u32..1 << owners.len()).filter(|mask| mask.count_ones() == n_combined);
+        let distinct = chosen.map(|mask| {
+            let inside = owners.iter().enumerate().filter(|(i, _)| mask & (1 << i) != 0);
+            let others: std::collections::BTreeSet<_> = inside
+                .map(|(_, owner)| owner)
+                .filter(|owner| *owner != requester)
+                .collect();
+            numbers::index(others.len())
+        });
+        distinct.min().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_cohort_counts_other_organisations_in_the_worst_round() {
+        let id = |name: char| -> OrganisationId { name.to_string().parse().expect("a letter is a name") };
+        let requester = id('r');
+        for sites in [
+            "a", "r", "abc", "abr", "rrab", "aaab", "aabbc", "rraabc", "abcdef", "rrr",
+        ] {
+            let owners: Vec<OrganisationId> = sites.chars().map(id).collect();
+            for n_combined in 0..=numbers::index(owners.len()) {
+                let found = cohort(PlanKind::Rounds, &requester, owners.iter(), n_combined);
+                assert_eq!(
+                    found,
+                    by_hand(&owners, &requester, n_combined),
+                    "{n_combined} of {sites}"
+                );
+            }
+            for kind in [PlanKind::Itinerary, PlanKind::Hybrid] {
+                assert_eq!(cohort(kind, &requester, owners.iter(), 1), 1);
+            }
+        }
+        // One and its two copies at the requester: nobody beside the one.
+        let owners = ['a', 'r', 'r'].map(id);
+        assert_eq!(cohort(PlanKind::Rounds, &requester, owners.iter(), 3), 1);
+        assert_eq!(cohort(PlanKind::Rounds, &requester, owners.iter(), 2), 0);
+    }
 }

@@ -28,7 +28,7 @@ pub(super) fn verdict(situation: &Situation<'_>, asker: &mut Asker<'_, '_>, deci
     let relaxed = without_shortages(situation);
     // What is missing besides shows only when the shortages are out of the way.
     if let Some(request) = &relaxed {
-        let again = Situation::new(situation.topology, request, situation.now, 0);
+        let again = Situation::new(situation.topology, request, situation.now, 0, asker);
         asker.forget();
         if again.shortages().is_empty() {
             finding = find(&again, asker);

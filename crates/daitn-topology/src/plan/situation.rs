@@ -1,13 +1,17 @@
 //! Step 1: what there is. Which datasets have the columns and qualify, which compute trains on them, who could combine,
 //! who could judge, who could serve.
 
-use super::matching::{Filter, class_map, shares};
+use super::{
+    consent::{Asker, evaluation_context},
+    matching::{Filter, class_map, shares},
+};
 use crate::{model::ModelCost, numbers::counted, placement, quality, topology::Topology};
 use daitn_messages::{
     descriptor::{Body, ComputeBody, DatasetBody, Descriptor},
     ids::{EntityId, EntityKind, OrganisationId},
     learning::{Strategy, Task},
     plan::{Constraint, ConstraintName, Exclusion, Placement},
+    policy::PolicyAnswer,
     request::{NORM_CLIP, PlanKind, TrainingRequest},
     units::UnixMillis,
 };
@@ -85,6 +89,7 @@ impl<'a> Situation<'a> {
         request: &'a TrainingRequest,
         now: UnixMillis,
         seed: u64,
+        asker: &mut Asker<'_, '_>,
     ) -> Self {
         let spec = request.model_spec();
         let mut situation = Self {
@@ -100,7 +105,7 @@ impl<'a> Situation<'a> {
             hosts: Vec::new(),
             drained: Drained::default(),
         };
-        situation.match_data();
+        situation.match_data(asker);
         situation.assign_compute();
         situation.conductors = situation.find_conductors();
         situation.drained.n_aggregators = situation.n_aggregators_drained();
@@ -140,7 +145,8 @@ impl<'a> Situation<'a> {
         }
     }
 
-    fn match_data(&mut self) {
+    fn match_data(&mut self, asker: &mut Asker<'_, '_>) {
+        let context = evaluation_context(self.request);
         let knowledge = &self.topology.knowledge;
         let filter = Filter::new(self.request);
         let shapes = knowledge.shapes_with(&self.request.features, Some(&self.request.target));
@@ -158,6 +164,9 @@ impl<'a> Situation<'a> {
         }
         matched.sort_unstable_by(|a, b| a.0.entity.cmp(&b.0.entity));
         for (descriptor, place) in matched {
+            if matches!(descriptor.body, Body::Dataset(_)) && !asker.sees(descriptor, &context) {
+                continue;
+            }
             match (&descriptor.body, place) {
                 (Body::Dataset(_), None) => self.exclude(
                     &descriptor.entity,
@@ -183,13 +192,27 @@ impl<'a> Situation<'a> {
                     }
                 }
                 (Body::Verifier(_), Some(_)) if self.topology.reachability.takes_work(descriptor.node) => {
-                    self.units.push(descriptor);
+                    self.admit_unit(descriptor, &asker.may_evaluate(descriptor, &context));
                 }
                 (Body::Verifier(_), Some(_)) if self.topology.reachability.drains(descriptor.node) => {
                     self.drained.n_units += 1;
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A verification unit is there for the request if policies let it evaluate for the requester.
+    fn admit_unit(&mut self, unit: &'a Descriptor, answer: &PolicyAnswer) {
+        if answer.allowed {
+            self.units.push(unit);
+        } else if self.excluded.len() < EXCLUSIONS_MAX {
+            self.excluded.push(Exclusion {
+                entity: unit.entity.clone(),
+                constraint: ConstraintName::Policy,
+                reason: "a policy forbids that it evaluates for this requester".to_owned(),
+                policies: answer.determining.clone(),
+            });
         }
     }
 

@@ -11,7 +11,7 @@
 
 use super::{
     CHAINED_SITES_MAX, chains,
-    consent::{Asker, Refusal},
+    consent::{self, Asker, Refusal},
     costing::{Arrangement, Chains, Costing, Hops, Totals},
     select::{self, Bounds, EXHAUSTIVE_MAX, Goal, Metric},
     situation::{Conductors, Situation, may_travel},
@@ -59,10 +59,7 @@ pub(super) struct Way {
 impl Way {
     /// The name that policies see.
     pub(super) fn algorithm(&self) -> &'static str {
-        match self.kind {
-            PlanKind::Itinerary => self.kind.as_str(),
-            PlanKind::Rounds | PlanKind::Hybrid => self.strategy.as_str(),
-        }
+        consent::algorithm(self.kind, &self.strategy)
     }
 }
 

@@ -7,7 +7,7 @@ use daitn_messages::{
     ids::{ArtifactId, DecisionId, EntityId, NodeId, PlanId},
     learning::{Architecture, LocalTraining, Metric, Task},
     plan::{Constraint, ConstraintName, Plan, Verdict},
-    policy::{PolicyAnswer, UseContext},
+    policy::{PolicyAnswer, UseContext, Verb},
     request::{DataFilter, Sla, TrainingParameters, TrainingRequest, Verification},
     units::UnixMillis,
 };
@@ -254,7 +254,20 @@ pub(crate) fn verdict_with(
     request: &TrainingRequest,
     mut permit: impl FnMut(&Descriptor, &UseContext) -> PolicyAnswer,
 ) -> Verdict {
-    plan(&net.0, request, &mut permit, ids(), NOW, 7)
+    let mut permit = |verb, descriptor: &Descriptor, context: &UseContext| match verb {
+        Verb::Train => permit(descriptor, context),
+        _ => allow(&[]),
+    };
+    verdict_by(net, request, &mut permit)
+}
+
+/// The verdict under policies that are asked for every verb.
+pub(crate) fn verdict_by(
+    net: &Net,
+    request: &TrainingRequest,
+    permit: &mut dyn FnMut(Verb, &Descriptor, &UseContext) -> PolicyAnswer,
+) -> Verdict {
+    plan(&net.0, request, permit, ids(), NOW, 7)
 }
 
 #[track_caller]
@@ -287,4 +300,19 @@ pub(crate) fn entity(id: &str) -> EntityId {
 
 pub(crate) fn datasets(plan: &Plan) -> Vec<String> {
     plan.sites.iter().map(|site| site.dataset.to_string()).collect()
+}
+
+/// `n` sites of `records` records with one class each, or all classes alike.
+pub(crate) fn sites(n: usize, records: u64, one_class_each: bool) -> Net {
+    let mut net = Net::default();
+    net.furnished();
+    for i in 0..n {
+        let shares = if one_class_each {
+            (0..4).map(|c| f32::from(u8::from(c == i % 4))).collect()
+        } else {
+            vec![0.25; 4]
+        };
+        net.dataset(&format!("dataset:org-{i:03}/data"), records, Some(shares));
+    }
+    net
 }

@@ -95,6 +95,7 @@ fn job(phase: JobPhase, n_cycles: u32, n_left_out: usize) -> JobView {
             chains: Vec::new(),
             shuffle: false,
             quorum: 1,
+            cohort: 1,
             quorum_why: String::new(),
             round_deadline_ms: 1,
             aggregator,

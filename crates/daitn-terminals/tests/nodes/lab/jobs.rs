@@ -124,6 +124,7 @@ impl<'a> Job<'a> {
             chains: self.chains.clone(),
             shuffle: self.shuffle,
             quorum: self.quorum,
+            cohort: 1,
             quorum_why: String::new(),
             round_deadline_ms: self.deadline_ms,
             aggregator: placement(&self.conductor),

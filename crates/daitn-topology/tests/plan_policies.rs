@@ -1,0 +1,131 @@
+//! What policies are asked when a plan is made: the company that data has, the algorithm, who may discover and evaluate.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use daitn_messages::{
+    descriptor::Descriptor,
+    plan::ConstraintName,
+    policy::{UseContext, Verb},
+    request::PlanKind,
+};
+use daitn_topology::{site_context, spare_units};
+use support::*;
+
+#[test]
+fn copies_of_a_dataset_at_the_requester_are_no_company() {
+    // The requester's own node has two copies, one organisation has four datasets, two others have one.
+    let mut net = Net::default();
+    net.furnished();
+    for id in [
+        "dataset:university/copy-1",
+        "dataset:university/copy-2",
+        "dataset:many/a",
+        "dataset:many/b",
+        "dataset:many/c",
+        "dataset:many/d",
+        "dataset:one/data",
+        "dataset:two/data",
+    ] {
+        net.dataset(id, 2_000, Some(vec![0.25; 4]));
+    }
+    let mut request = request();
+    assert_eq!(request.organisation.as_str(), "university");
+    request.training.kind = Some(PlanKind::Rounds);
+    let asks = |needs: u32| {
+        move |_: &Descriptor, context: &UseContext| {
+            if context.cohort >= needs {
+                allow(&["enough"])
+            } else {
+                deny(&["too-few"])
+            }
+        }
+    };
+    // Two of the requester's and four of one organisation's may be in a round of six; with seven another is, too.
+    for (needs, quorum, cohort) in [(0, 6, 1), (1, 6, 1), (2, 7, 2), (3, 8, 3)] {
+        let plan = feasible(verdict_with(&net, &request, asks(needs)));
+        assert_eq!(
+            (plan.sites.len(), plan.quorum, plan.cohort),
+            (8, quorum, cohort),
+            "{needs}"
+        );
+        assert!((0..8).all(|i| site_context(&plan, i).cohort == cohort));
+    }
+    // Eight sites, but three organisations.
+    infeasible(verdict_with(&net, &request, asks(4)));
+    // Where the model travels nobody has company.
+    for kind in [PlanKind::Itinerary, PlanKind::Hybrid] {
+        request.training.kind = Some(kind);
+        assert_eq!(feasible(verdict_with(&net, &request, asks(1))).cohort, 1);
+        infeasible(verdict_with(&net, &request, asks(2)));
+    }
+}
+
+#[test]
+fn who_forbids_itineraries_forbids_them_side_by_side_as_well() {
+    let net = sites(8, 2_000, true);
+    let no_itinerary = |_: &Descriptor, context: &UseContext| {
+        if context.algorithm == "itinerary" {
+            deny(&["no-itinerary"])
+        } else {
+            allow(&["rest"])
+        }
+    };
+    let mut request = request();
+    for kind in [PlanKind::Itinerary, PlanKind::Hybrid] {
+        request.training.kind = Some(kind);
+        let (binding, _) = infeasible(verdict_with(&net, &request, no_itinerary));
+        assert!(names(&binding).contains(&ConstraintName::Policy), "{binding:?}");
+    }
+    request.training.kind = None;
+    let plan = feasible(verdict_with(&net, &request, no_itinerary));
+    assert_eq!(plan.kind, PlanKind::Rounds);
+    assert!(plan.chains.iter().all(|chain| chain.len() == 1));
+}
+
+#[test]
+fn a_dataset_that_the_requester_may_not_discover_is_neither_used_nor_named() {
+    let net = sites(4, 2_000, false);
+    let mut by = |verb, descriptor: &Descriptor, _: &_| {
+        let hidden = verb == Verb::Discover && descriptor.organisation().as_str() == "org-002";
+        if hidden { deny(&["hidden"]) } else { allow(&[]) }
+    };
+    let verdict = verdict_by(&net, &request(), &mut by);
+    assert!(!format!("{verdict:?}").contains("org-002"), "{verdict:?}");
+    assert_eq!(feasible(verdict).sites.len(), 3);
+    // Nor where the request cannot be met.
+    let mut wanting = request();
+    wanting.sla.sites_min = 4;
+    let verdict = verdict_by(&net, &wanting, &mut by);
+    assert!(!format!("{verdict:?}").contains("org-002"), "{verdict:?}");
+    infeasible(verdict);
+}
+
+#[test]
+fn units_that_may_not_evaluate_for_the_requester_are_not_asked_to() {
+    let mut net = sites(3, 2_000, false);
+    net.verifier("verifier:other/unit");
+    let mut by = |verb, descriptor: &Descriptor, _: &_| {
+        let refused = verb == Verb::Evaluate && descriptor.organisation().as_str() == "judge";
+        if refused {
+            deny(&["not-for-them"])
+        } else {
+            allow(&[])
+        }
+    };
+    let plan = feasible(verdict_by(&net, &request(), &mut by));
+    let units: Vec<_> = plan
+        .verifiers
+        .iter()
+        .map(|unit| unit.entity.to_string())
+        .collect();
+    assert_eq!(units, ["verifier:other/unit"]);
+    let excluded = plan
+        .excluded
+        .iter()
+        .find(|out| out.entity == entity("verifier:judge/unit"));
+    assert_eq!(excluded.unwrap().policies, ["not-for-them"]);
+    let mut may = |unit: &Descriptor| unit.organisation().as_str() != "judge";
+    assert!(spare_units(&net.0, &plan, 9, &mut may).is_empty());
+    assert_eq!(spare_units(&net.0, &plan, 9, &mut |_| true).len(), 1);
+}

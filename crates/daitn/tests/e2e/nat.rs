@@ -142,15 +142,6 @@ fn lab_with_relay(net: &Net) -> Lab {
     let made = rcgen::generate_simple_self_signed([ADDRESS.to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let certificate = lab.write("relay-ca.pem", &made.cert.pem());
     let key = lab.write("key.pem", &made.signing_key.serialize_pem());
-    // The command believes the gateway by the same certificate.
-    std::fs::create_dir(lab.path("config")).unwrap();
-    lab.write(
-        "config/contexts.toml",
-        &format!(
-            "[contexts.lab]\nurl = \"https://127.0.0.1:1\"\nca_file = \"{}\"\n",
-            certificate.display()
-        ),
-    );
     let relay = [
         "--relay",
         &format!("{ADDRESS}:8472"),

@@ -436,7 +436,12 @@ impl Core {
 
     /// Arms the timers of everything that was under way before a start.
     pub(super) fn arm_all(&mut self, turn: &mut Turn<'_>) {
+        let timing = self.config.timing;
         for job in self.active_jobs(|_| true) {
+            if let Some(entry) = self.jobs.by_id.get_mut(&job) {
+                entry.job.center_was_away(turn.now, &timing);
+            }
+            self.keep_job(turn, &job);
             self.wake_job(turn, &job);
         }
         self.review_all_deployments(turn);

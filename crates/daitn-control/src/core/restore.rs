@@ -119,8 +119,8 @@ impl Core {
         core.restore_registry(records, now)?;
         core.restore_descriptors(records)?;
         core.restore_plans(records)?;
-        core.restore_jobs(records, now)?;
-        core.restore_deployments(records, now)?;
+        core.restore_jobs(records)?;
+        core.restore_deployments(records)?;
         core.restore_orders(records)?;
         core.forget_jobs();
         core.forget_deployments();
@@ -196,7 +196,7 @@ impl Core {
         Ok(())
     }
 
-    fn restore_jobs(&mut self, records: &Records, now: UnixMillis) -> Result<(), RestoreError> {
+    fn restore_jobs(&mut self, records: &Records) -> Result<(), RestoreError> {
         let mut plans: BTreeMap<PlanId, &Record> = BTreeMap::new();
         for record in records.of(Family::Plans) {
             let id = record.key.parse().map_err(|e| contradiction(record, &e))?;
@@ -211,7 +211,7 @@ impl Core {
         // The newest ended jobs come into memory whole, the others by their line only.
         jobs.sort_by(|(a, _), (b, _)| b.id.cmp(&a.id));
         let mut n_ended = 0;
-        for (mut job, record) in jobs {
+        for (job, record) in jobs {
             n_ended += usize::from(job.phase.is_terminal());
             if job.phase.is_terminal() && n_ended > JOBS_ENDED_MAX {
                 self.jobs.archived.insert(job.id.clone(), summary(&job));
@@ -220,7 +220,6 @@ impl Core {
             let plan = plans
                 .get(&job.plan)
                 .ok_or_else(|| contradiction(record, &"its plan is not there"))?;
-            job.center_was_away(now, &self.config.timing);
             let none = Vec::new();
             let id = job.id.as_str();
             let entry = job_entry(
@@ -238,10 +237,9 @@ impl Core {
         Ok(())
     }
 
-    fn restore_deployments(&mut self, records: &Records, now: UnixMillis) -> Result<(), RestoreError> {
+    fn restore_deployments(&mut self, records: &Records) -> Result<(), RestoreError> {
         for record in records.of(Family::Deployments) {
-            let mut deployment: Deployment = record.decode()?;
-            deployment.deadline = deployment.deadline.max(now.plus(self.config.timing.preparing_ms));
+            let deployment: Deployment = record.decode()?;
             let id = deployment.id.clone();
             if self.models.get(&deployment.model).is_none() {
                 return Err(contradiction(record, &"its model is not registered"));

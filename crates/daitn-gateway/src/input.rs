@@ -11,8 +11,8 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use daitn_messages::{
-    encoding::field_not_understood,
     rejection::{Code, Rejection},
+    written,
 };
 use http_body_util::BodyExt;
 use serde::{Serialize, de::DeserializeOwned};
@@ -108,7 +108,11 @@ impl Gateway {
     }
 
     /// Counts `length` bytes against the memory for bodies.
-    fn set_aside(&self, memory: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Rejection> {
+    pub(crate) fn set_aside(
+        &self,
+        memory: &mut Option<OwnedSemaphorePermit>,
+        length: usize,
+    ) -> Result<(), Rejection> {
         let held = memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let needed = length.div_ceil(BODY_UNIT_BYTES).saturating_sub(held);
         let Ok(needed) = u32::try_from(needed) else {
@@ -121,7 +125,7 @@ impl Gateway {
             .try_acquire_many_owned(needed)
             .map_err(|_| {
                 count(&self.stats.overloads_total);
-                Rejection::new(Code::Overloaded, "the memory for request bodies is in use")
+                Rejection::new(Code::Overloaded, "the memory for bodies is in use")
             })?;
         match memory {
             Some(memory) => memory.merge(more),
@@ -162,79 +166,29 @@ fn too_slow(within: Duration) -> Failure {
     Failure::with_status(StatusCode::REQUEST_TIMEOUT, rejection)
 }
 
-fn is_json(kind: &str) -> bool {
-    let essence = kind
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+pub(crate) fn is_json(kind: &str) -> bool {
+    let essence = essence(kind);
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// A media type without its parameters, in lower case.
+pub(crate) fn essence(kind: &str) -> String {
+    let essence = kind.split(';').next().unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
 }
 
 /// Reads JSON and refuses every field that was not understood. Depth is bounded by the parser, at 128.
 pub(crate) fn strict<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, Rejection> {
-    let broken = |error: serde_json::Error| Rejection::malformed("body", &error.to_string());
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let read = serde_path_to_error::deserialize(&mut deserializer);
-    if read.is_ok() {
-        deserializer.end().map_err(broken)?;
-    }
-    let given: Result<Value, _> = serde_json::from_slice(bytes);
-    let value: T = match read {
-        Ok(value) => value,
-        Err(error) => {
-            let path = error.path().to_string();
-            let field = if path == "." {
-                "body".to_owned()
-            } else {
-                format!("body, field `{path}`")
-            };
-            let refusal = Rejection::malformed(&field, &error.inner().to_string());
-            // JSON knows one kind of number: `3.0` is the integer 3 to whoever wrote it.
-            let whole = given.as_ref().ok().and_then(whole_numbers);
-            whole
-                .and_then(|whole| serde_json::from_value(whole).ok())
-                .ok_or(refusal)?
-        }
-    };
-    // A field that the type does not have is gone after a round trip, wherever it stood: also inside the kinds of
-    // objects in which serde's own check for unknown fields has no say.
-    let understood = serde_json::to_value(&value).map_err(broken)?;
-    match field_not_understood(&given.map_err(broken)?, &understood) {
-        Some(field) => Err(Rejection::malformed(
-            "body",
-            &format!("there is no field `{field}`"),
-        )),
-        None => Ok(value),
-    }
-}
-
-/// The same with whole numbers written as such; `None` where they all are already.
-fn whole_numbers(given: &Value) -> Option<Value> {
-    /// Below this every whole f64 is exactly one integer.
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    fn rewrite(value: &mut Value, changed: &mut bool) {
-        match value {
-            Value::Number(number) if number.is_f64() => {
-                let whole = number
-                    .as_f64()
-                    .filter(|n| n.fract() == 0.0 && n.abs() < EXACT_MAX);
-                if let Some(whole) = whole {
-                    #[allow(clippy::cast_possible_truncation)] // Whole and below 2^53.
-                    let integer = whole as i64;
-                    *value = Value::from(integer);
-                    *changed = true;
-                }
-            }
-            Value::Array(values) => values.iter_mut().for_each(|value| rewrite(value, changed)),
-            Value::Object(fields) => fields.values_mut().for_each(|value| rewrite(value, changed)),
-            _ => {}
-        }
-    }
-    let (mut whole, mut changed) = (given.clone(), false);
-    rewrite(&mut whole, &mut changed);
-    changed.then_some(whole)
+    let given: Value =
+        serde_json::from_slice(bytes).map_err(|error| Rejection::malformed("body", &error.to_string()))?;
+    written::read(&mut serde_json::Deserializer::from_slice(bytes), &given).map_err(|misread| {
+        let what = if misread.path.is_empty() {
+            "body".to_owned()
+        } else {
+            format!("body, field `{}`", misread.path)
+        };
+        Rejection::malformed(&what, &misread.why)
+    })
 }
 
 /// A name in a path, as a value.
@@ -308,6 +262,14 @@ mod tests {
         refused::<TrainingRequest>(
             &REQUEST.replace("\"epochs\"", "\"epoch\":2,\"epochs\""),
             "`training.local.epoch`",
+        );
+        refused::<TrainingRequest>(
+            &REQUEST.replace("\"metric\"", "\"metirc\""),
+            "body, field `verification`: missing field `metric`",
+        );
+        refused::<TrainingRequest>(
+            &REQUEST.replace("\"metric\"", "\"metirc\""),
+            "is `verification.metirc` meant to be it?",
         );
         refused::<PolicyQuestion>(
             r#"{"who":"a","verb":"train","what":"dataset:a/b","why":1,"context":{"purpose":"","algorithm":"",

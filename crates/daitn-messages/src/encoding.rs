@@ -2,7 +2,6 @@
 
 use crate::{limits::FRAME_BYTES_MAX, rejection::Rejection};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 /// Encodes a value. Fails only where a map key is not a text, which no type of ours has.
 ///
@@ -45,37 +44,5 @@ pub fn decode_at_most<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Re
             "message",
             &format!("{} bytes after its end", bytes.len() - read),
         ))
-    }
-}
-
-/// The path of the first field in `given` that is not in `understood`, the same value after it was read and written
-/// again: what a lenient reader has ignored. For what people write, who must be told of a misspelt name.
-#[must_use]
-pub fn field_not_understood(given: &Value, understood: &Value) -> Option<String> {
-    lost(given, understood, "")
-}
-
-/// Longest path that is shown, characters.
-const PATH_CHARS_MAX: usize = 200;
-
-fn lost(given: &Value, understood: &Value, path: &str) -> Option<String> {
-    match (given, understood) {
-        (Value::Object(given), Value::Object(understood)) => given.iter().find_map(|(name, value)| {
-            let here = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
-            match understood.get(name) {
-                Some(understood) => lost(value, understood, &here),
-                None => Some(here.chars().take(PATH_CHARS_MAX).collect()),
-            }
-        }),
-        (Value::Array(given), Value::Array(understood)) => given
-            .iter()
-            .zip(understood)
-            .enumerate()
-            .find_map(|(i, (given, understood))| lost(given, understood, &format!("{path}[{i}]"))),
-        _ => None,
     }
 }

@@ -8,6 +8,7 @@ pub mod encoding;
 pub mod ids;
 pub mod limits;
 pub mod units;
+pub mod written;
 
 pub mod signed;
 

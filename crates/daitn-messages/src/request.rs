@@ -1,7 +1,7 @@
 //! A training request: what model is wanted, from what kind of data, within which bounds.
 //!
 //! On our wire a field that a reader does not know is ignored, so that peers of another version can read a plan. Where a
-//! person writes a request (TOML, JSON), [`crate::encoding::field_not_understood`] finds what would be ignored.
+//! person writes a request (TOML, JSON), [`crate::written::read`] refuses what would be ignored.
 
 use crate::{
     descriptor::Descriptor,

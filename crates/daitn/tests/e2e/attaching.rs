@@ -1,7 +1,7 @@
 //! What owners attach to their nodes: what is refused leaves nothing behind, what could not be opened can be taken back,
 //! and who obeys a new description from when.
 
-use crate::lab::{Lab, until};
+use crate::lab::{self, Lab, until};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -73,17 +73,7 @@ fn what_is_refused_leaves_the_node_as_it_was() {
     lab.run(&join).ok();
     lab.run_node("st-mary");
     lab.online();
-    let host = [
-        "node",
-        "attach",
-        "model-host",
-        "host",
-        "--jurisdiction",
-        "DE",
-        "--node-dir",
-        "st-mary",
-    ];
-    let refused = lab.json(&host);
+    let refused = lab.json(&lab::attach("model-host", "host", "st-mary"));
     assert_eq!((refused.code, &refused.error()["code"]), (1, &json!("E0205")));
     assert!(files(&lab, "st-mary").is_empty());
 }

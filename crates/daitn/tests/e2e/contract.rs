@@ -1,6 +1,6 @@
 //! The contract with scripts: what is printed where, the envelope, the exit codes, the codes' pages.
 
-use crate::lab::{DAITN, Lab, Ran, ran};
+use crate::lab::{DAITN, Lab, Ran, attach, ran};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -27,6 +27,7 @@ fn usage_errors_end_with_2() {
         &["token", "create", "--organisation", "Not A Slug"],
         &["explain", "job-01arz3ndektsv4rrffq69g5fav"],
         &["status", "--timeout", "5"],
+        &["search", "--limit", "0"],
     ] {
         let found = nobody(arguments);
         assert_eq!(found.code, 2, "{arguments:?}: {}{}", found.stdout, found.stderr);
@@ -223,17 +224,7 @@ fn the_next_command_is_printed_in_full() {
         "{}",
         joined.stderr
     );
-    let aggregator = [
-        "node",
-        "attach",
-        "aggregator",
-        "combiner",
-        "--jurisdiction",
-        "DE",
-        "--node-dir",
-        "works",
-    ];
-    let attached = lab.run(&aggregator).ok().stdout;
+    let attached = lab.run(&attach("aggregator", "combiner", "works")).ok().stdout;
     assert!(attached.ends_with("daitn node run --dir works\n"), "{attached}");
     lab.run_node("works");
     lab.online();
@@ -243,6 +234,11 @@ fn the_next_command_is_printed_in_full() {
     assert!(hint(&["job", "get", job]).contains("daitn job list"));
     assert!(hint(&["model", "get", "digits"]).contains("daitn model list"));
     assert!(hint(&["model", "query", "digits", "--row", "1"]).contains("daitn model list"));
+    // Whose it is and which version need not be known to look it up.
+    assert_eq!(
+        hint(&["model", "query", "model:works/digits@2"]),
+        "What it takes: daitn model get digits"
+    );
     assert!(hint(&["model", "rollback", "digits"]).contains("--yes"));
     let rollback = lab.json(&["model", "rollback", "digits"]).error()["message"].to_string();
     assert!(!rollback.contains("cannot be undone"), "{rollback}");
@@ -269,6 +265,108 @@ fn a_file_that_is_not_there_is_the_same_failure_everywhere() {
             (2, &json!("E0104")),
             "{arguments:?}"
         );
+    }
+}
+
+/// What somebody wrote by hand and misspelt would be another training.
+#[test]
+fn a_misspelt_field_is_refused_with_its_place_and_the_name_that_was_meant() {
+    let request = json!({
+        "model": "digits", "organisation": "works", "jurisdiction": "DE", "purpose": "research",
+        "architecture": { "kind": "linear" }, "features": ["x"], "target": "y", "task": { "kind": "regression" },
+        "training": { "rounds": 1, "local": { "epochs": 1, "batch_size": 8, "learning_rate": 0.1, "seed": 1 } },
+        "verification": { "metric": "rmse", "target": 1.0, "required": 1 },
+    });
+    let directory = tempfile::tempdir().unwrap();
+    for (pointer, from, to, told) in [
+        (
+            "/verification",
+            "metric",
+            "metirc",
+            &[
+                "field `verification`: ",
+                "missing field `metric`",
+                "; is `verification.metirc` meant to be it?",
+            ][..],
+        ),
+        (
+            "/training",
+            "",
+            "quroum",
+            &["there is no field `training.quroum`; did you mean `training.quorum`?"],
+        ),
+    ] {
+        let mut misspelt = request.clone();
+        let here = misspelt.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+        let value = here.remove(from).unwrap_or(json!(1));
+        here.insert(to.to_owned(), value);
+        for (name, text) in [
+            ("request.toml", toml::to_string(&misspelt).unwrap()),
+            ("request.json", misspelt.to_string()),
+        ] {
+            let file = directory.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            let found = nobody(&["job", "plan", file.to_str().unwrap(), "-o", "json"]);
+            let error = found.error();
+            assert_eq!((found.code, &error["code"]), (2, &json!("E0101")), "{error}");
+            let message = error["message"].as_str().unwrap();
+            // Between them the reader of the format says in which line it is.
+            for part in told {
+                assert!(message.contains(part), "{name}: {message}");
+            }
+        }
+    }
+}
+
+/// A file that somebody may have edited is not replaced by the way.
+#[test]
+fn a_file_that_is_there_is_replaced_only_with_force() {
+    let mut lab = Lab::start();
+    lab.node("st-mary").dataset(0..100, &[]).run();
+    lab.online();
+    let data = lab.write("few.csv", &crate::lab::rows(0..100));
+    let data_init = [
+        "data",
+        "init",
+        data.to_str().unwrap(),
+        "--file",
+        "made.toml",
+        "--jurisdiction",
+        "DE",
+        "--creator",
+        "x",
+    ];
+    let job_init = [
+        "job",
+        "init",
+        "digits",
+        "--target",
+        "label",
+        "--organisation",
+        "x",
+        "--jurisdiction",
+        "DE",
+        "--purpose",
+        "research",
+        "--file",
+        "made.toml",
+    ];
+    for (arguments, makes) in [
+        (&data_init[..], "kind = \"dataset\""),
+        (&job_init, "purpose = \"research\""),
+    ] {
+        let file = lab.write("made.toml", "edited by hand");
+        let refused = lab.json(arguments);
+        assert_eq!((refused.code, &refused.error()["code"]), (2, &json!("E0101")));
+        assert!(refused.error()["hint"].as_str().unwrap().contains("--force"));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "edited by hand");
+        lab.run(&[arguments, &["--force"]].concat()).ok();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(makes), "{text}");
+        // Where nothing is there, nothing has to be forced.
+        std::fs::remove_file(&file).unwrap();
+        lab.run(arguments).ok();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
     }
 }
 

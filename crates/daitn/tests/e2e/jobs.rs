@@ -57,6 +57,11 @@ fn the_same_request_gives_the_same_model_and_a_repeated_key_the_same_job() {
     let job = apply();
     assert_eq!(apply(), job);
     lab.ended(job.as_str().unwrap());
+    // Its job has ended: nothing begins, and who asks is told so.
+    let again = lab.run(&["job", "apply", plan]).ok();
+    let told = format!("job {} has ended already", job.as_str().unwrap());
+    assert!(again.stderr.contains(&told), "{}", again.stderr);
+    assert_eq!(apply(), job);
     assert_eq!(lab.json(&["job", "list"]).data().as_array().unwrap().len(), 3);
 
     assert_eq!(
@@ -71,6 +76,14 @@ fn a_plan_from_a_state_that_has_moved_is_stale() {
     let lab = Lab::start().with_sites(2);
     let file = lab.write("request.json", &lab.request(3).to_string());
     let verdict = lab.json(&["job", "plan", file.to_str().unwrap()]).data();
+    // Its owners tell no label shares: what is reckoned with is shown, and that it is assumed.
+    let shown = lab.run(&["job", "plan", file.to_str().unwrap()]).ok().stdout;
+    let skew = verdict["plan"]["prediction"]["skew"].as_f64().unwrap();
+    assert!(
+        shown.contains(&format!("Label skew  {skew:.2} is reckoned with"))
+            && shown.contains(&format!("{skew:.2} is assumed")),
+        "{shown}"
+    );
     lab.run(&["node", "revoke", "site-0", "--yes"]).ok();
     let refused = lab.json(&["job", "apply", verdict["plan"]["id"].as_str().unwrap()]);
     assert_eq!((refused.code, &refused.error()["code"]), (5, &json!("E0303")));
@@ -104,6 +117,18 @@ fn a_model_that_misses_its_target_is_not_served() {
     let job = lab.apply(&request);
     let watched = lab.json(&["job", "watch", &job]);
     assert_eq!((watched.code, &watched.error()["code"]), (1, &json!("E0406")));
+    // To apply its plan again fails as it did.
+    let plan = lab.json(&["job", "get", &job]).data()["plan"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let again = lab.json(&["job", "apply", &plan]);
+    assert_eq!((again.code, &again.error()["code"]), (1, &json!("E0406")));
+    assert!(
+        again.stderr.contains(&format!("job {job} has ended already")),
+        "{}",
+        again.stderr
+    );
     assert_eq!(lab.json(&["model", "list"]).data(), json!([]));
     let refused = lab.json(&["model", "query", "digits", "--row", ROW]);
     assert_eq!(refused.code, 1);

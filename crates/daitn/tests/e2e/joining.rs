@@ -1,6 +1,6 @@
 //! Joining: tokens that cannot be used are refused with their code, and `doctor` names what stands between.
 
-use crate::lab::{Lab, Ran};
+use crate::lab::{Lab, Ran, attach};
 use serde_json::json;
 
 fn join(lab: &Lab, token: &str, directory: &str) -> Ran {
@@ -55,28 +55,9 @@ fn a_terminal_that_the_token_does_not_allow_is_refused() {
     join(&lab, &token, "works").ok();
     lab.run_node("works");
     lab.online();
-    let host = lab.json(&[
-        "node",
-        "attach",
-        "model-host",
-        "host",
-        "--jurisdiction",
-        "DE",
-        "--node-dir",
-        "works",
-    ]);
+    let host = lab.json(&attach("model-host", "host", "works"));
     assert_eq!((host.code, &host.error()["code"]), (1, &json!("E0205")));
-    lab.run(&[
-        "node",
-        "attach",
-        "aggregator",
-        "combiner",
-        "--jurisdiction",
-        "DE",
-        "--node-dir",
-        "works",
-    ])
-    .ok();
+    lab.run(&attach("aggregator", "combiner", "works")).ok();
     let entities = lab.json(&["search"]).data();
     assert_eq!(entities.as_array().unwrap().len(), 1);
 }

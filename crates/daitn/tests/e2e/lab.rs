@@ -556,18 +556,8 @@ impl Building<'_> {
         self.attach("model-host", name, &[])
     }
     fn attach(self, kind: &str, name: &str, more: &[&str]) -> Self {
-        let mut arguments = vec![
-            "node",
-            "attach",
-            kind,
-            name,
-            "--jurisdiction",
-            "DE",
-            "--node-dir",
-            &self.name,
-        ];
-        arguments.extend(more);
-        self.lab.run(&arguments).ok();
+        let arguments = attach(kind, name, &self.name);
+        self.lab.run(&[&arguments[..], more].concat()).ok();
         self
     }
     /// An A2A agent at this URL.
@@ -589,6 +579,20 @@ impl Building<'_> {
     pub(crate) fn run(self) {
         self.lab.run_node(&self.name);
     }
+}
+
+/// The words that attach a terminal to a node.
+pub(crate) fn attach<'a>(kind: &'a str, name: &'a str, node: &'a str) -> [&'a str; 8] {
+    [
+        "node",
+        "attach",
+        kind,
+        name,
+        "--jurisdiction",
+        "DE",
+        "--node-dir",
+        node,
+    ]
 }
 
 /// Runs a command to its end.

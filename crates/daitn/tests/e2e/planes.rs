@@ -1,7 +1,7 @@
 //! What must never happen, looked for in what whole processes leave behind: no payload byte with the control center, no
 //! secret in a log, no packet to anybody outside of the network.
 
-use crate::lab::{DAITN, Lab, ran, rows};
+use crate::lab::{DAITN, Lab, attach, ran, rows};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -263,17 +263,7 @@ fn by_default_nothing_is_sent_to_anybody_else() {
     let token = run(&["token", "create", "--organisation", "works"]).ok().stdout;
     fs::write(path("works.token"), token).unwrap();
     run(&["node", "join", "@works.token", "--dir", "works"]).ok();
-    run(&[
-        "node",
-        "attach",
-        "aggregator",
-        "combiner",
-        "--jurisdiction",
-        "DE",
-        "--node-dir",
-        "works",
-    ])
-    .ok();
+    run(&attach("aggregator", "combiner", "works")).ok();
     let node = traced("node.trace", &["node", "run", "--dir", "works"]);
     let node = crate::lab::Running::start(node, &path("node.log"));
     run(&["status", "--wait", "30s", "--nodes", "1", "--descriptors", "1"]).ok();

@@ -38,8 +38,20 @@ fn rolling_back_deploying_again_and_stopping_change_who_answers() {
     let first = train(&lab, 1);
     let second = train(&lab, 2);
     assert_ne!(first, second, "two models that do not answer alike");
+    let listed = |newest: &str, served: &str| {
+        let table = lab.run(&["model", "list"]).ok().stdout;
+        let mut lines = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let (header, row) = (lines.next().unwrap(), lines.next().unwrap());
+        assert_eq!(header[..3], ["MODEL", "NEWEST", "SERVED"], "{table}");
+        assert_eq!(row[..3], ["digits", newest, served], "{table}");
+    };
+    listed("2", "2");
     lab.json(&["model", "rollback", "digits", "--yes"]).data();
     assert_eq!(until_it_answers(&lab, "1"), first, "the older one's very answers");
+    // The newest is still there, and is not the one that answers.
+    listed("2", "1");
     let again = lab.json(&["model", "deploy", "digits@2"]).data();
     assert_eq!(until_it_answers(&lab, "2"), second);
     // Stopped, it answers no more, and is still registered.

@@ -1,6 +1,5 @@
 //! `daitn job`: from a request to a verified model.
 
-mod fields;
 mod init;
 mod watch;
 
@@ -15,15 +14,14 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use daitn_messages::{
-    encoding::field_not_understood,
     ids::{JobId, PlanId},
     job::{JobSummary, JobView},
     operation::Operation,
     plan::{Plan, Verdict},
     rejection::{Code, Rejection},
     request::TrainingRequest,
+    written,
 };
-use fields::unknown_field;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -32,21 +30,21 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Command {
     /// Write a training request, from flags and the columns of a discovered dataset
     Init(Box<init::Arguments>),
-    /// Ask for a verdict and a plan; nothing moves
+    /// Ask whether and how the network can do it: a verdict and a plan; nothing moves
     Plan {
-        /// The request, TOML or JSON
+        /// The request, TOML or JSON, as `daitn job init` writes it
         file: PathBuf,
     },
     /// Begin the job of a plan
     Apply {
-        /// The plan's id
+        /// The plan's id, as `daitn job plan` prints it
         plan: String,
         #[command(flatten)]
         submit: Submit,
     },
-    /// Plan, show, apply and watch
+    /// Plan, show, apply and watch, in one go
     Run {
-        /// The request, TOML or JSON
+        /// The request, TOML or JSON, as `daitn job init` writes it
         file: PathBuf,
         #[command(flatten)]
         submit: Submit,
@@ -55,25 +53,25 @@ pub(crate) enum Command {
     List,
     /// One job in full
     Get {
-        /// Its id
+        /// The job's id: `daitn job list`
         job: String,
     },
     /// Follow a job until it ends
     Watch {
-        /// Its id
+        /// The job's id: `daitn job list`
         job: String,
     },
     /// Stop a job
     Stop {
-        /// Its id
+        /// The job's id: `daitn job list`
         job: String,
         /// Mean it
         #[arg(long)]
         yes: bool,
     },
-    /// Why its plan is as it is: the decision record
+    /// Why a job's plan is as it is: the decision record
     Explain {
-        /// Its id
+        /// The job's id: `daitn job list`
         job: String,
     },
 }
@@ -146,28 +144,16 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
 /// Reads a request: JSON where the name says so, TOML otherwise.
 pub(crate) fn request(path: &Path) -> Result<TrainingRequest, Failure> {
     let text = read_text(path)?;
-    let is_json = path.extension().is_some_and(|e| e == "json");
-    let given: serde_json::Value = if is_json {
-        serde_json::from_str(&text).map_err(|error| Failure::file(path, error))?
+    let wrong = |error: &dyn std::fmt::Display| Failure::file(path, error);
+    let request: TrainingRequest = if path.extension().is_some_and(|e| e == "json") {
+        let given = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+        written::read(&mut serde_json::Deserializer::from_str(&text), &given)
     } else {
-        toml::from_str(&text).map_err(|error| Failure::file(path, error))?
-    };
-    let read = if is_json {
-        serde_json::from_str(&text).map_err(|error| error.to_string())
-    } else {
-        toml::from_str(&text).map_err(|error| error.to_string())
-    };
-    let request: TrainingRequest = read.map_err(|error| {
-        // Where one is missing, it may be there under a misspelt name.
-        let unknown = unknown_field::<TrainingRequest>(&given);
-        let also = unknown.map(|field| format!("a request has no field `{field}`; "));
-        Failure::file(path, format!("{}{error}", also.unwrap_or_default()))
-    })?;
-    // A misspelt field must not be passed over: it would train something else than was meant.
-    let understood = serde_json::to_value(&request).map_err(|error| Failure::file(path, error))?;
-    if let Some(field) = field_not_understood(&given, &understood) {
-        return Err(Failure::file(path, format!("a request has no field `{field}`")));
+        let given = toml::from_str(&text).map_err(|error| wrong(&error))?;
+        let read = toml::Deserializer::parse(&text).map_err(|error| wrong(&error))?;
+        written::read(read, &given)
     }
+    .map_err(|misread| wrong(&misread))?;
     request.validate().map_err(|rejection| {
         let message = format!("{}: {}", path.display(), rejection.message);
         Failure::from(Rejection { message, ..rejection }).into_usage()

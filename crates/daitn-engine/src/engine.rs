@@ -222,9 +222,8 @@ impl EngineError {
             Self::Spec(rejection) | Self::Training(rejection) => rejection.code,
             Self::Layout(_) | Self::ExampleTooLarge { .. } => Code::TooLarge,
             Self::ParameterCount { .. } | Self::ParameterNotFinite { .. } => Code::UpdateRefused,
-            Self::TableMismatch { .. } | Self::NoRows | Self::Diverged { .. } | Self::Judged(_) => {
-                Code::DataUnusable
-            }
+            Self::TableMismatch { .. } | Self::NoRows | Self::Judged(_) => Code::DataUnusable,
+            Self::Diverged { .. } => Code::Diverged,
             Self::Stopped { .. } => Code::Stopped,
             Self::Inputs { .. } => Code::BadTensor,
             Self::Framework(_) => Code::Internal,

@@ -183,6 +183,7 @@ fn status(code: Code) -> StatusCode {
         | Code::QuorumMissed
         | Code::UpdateRefused
         | Code::DataUnusable
+        | Code::Diverged
         | Code::NotVerified
         | Code::DeadlinePassed => StatusCode::UNPROCESSABLE_ENTITY,
         Code::HashMismatch | Code::AgentFailed => StatusCode::BAD_GATEWAY,

@@ -56,7 +56,7 @@ codes! {
     /// Over a bound.
     TooLarge = "E0102", "input too large", "The input is over a fixed bound, which the error names. Nothing was changed. Split the input or reduce it.";
     /// A number outside its range.
-    OutOfRange = "E0103", "value out of range", "A number lies outside the range that the error names. Nothing was changed.";
+    OutOfRange = "E0103", "value out of range", "A number lies outside the range that the error names. Nothing was changed. Give one within it and send it again.";
     /// No such thing.
     NotFound = "E0104", "not found", "Nothing with this name exists, or you may not see it. `daitn search` and the `list` of each kind of thing show what there is, for instance `daitn job list`; a file's path counts from where the command runs.";
     /// A signature that does not verify.
@@ -88,27 +88,29 @@ codes! {
     /// Too few sites answered.
     QuorumMissed = "E0402", "too few sites answered", "Fewer sites than the quorum gave a valid update before the round's deadline, repeatedly. The job's record names each site and its reason.";
     /// An update that is not admitted.
-    UpdateRefused = "E0403", "update not admitted", "A site's update has a wrong shape, a wrong round, too many bytes or a number that is not finite, and was left out of the round.";
+    UpdateRefused = "E0403", "update not admitted", "A site's update has a wrong shape, a wrong round, too many bytes or a number that is not finite, and was left out of the round; the others go on. The job's record names the site, and the log of its node has the rest.";
     /// An order of an older epoch.
     StaleEpoch = "E0404", "order of an older epoch", "The control center has replaced this order by a newer one. Nothing is to be done.";
     /// Data that cannot be used.
-    DataUnusable = "E0405", "data cannot be used", "A dataset cannot be read or trained on as the model needs it. Its owner is told row and column by `daitn data validate` and in the log of the node; others are not. Where the training diverged, a smaller learning rate or scale helps.";
+    DataUnusable = "E0405", "data cannot be used", "A dataset cannot be read or trained on as the model needs it. Its owner is told row and column by `daitn data validate` and in the log of the node; others are not.";
     /// Verification did not reach the target.
-    NotVerified = "E0406", "model not verified", "Fewer verification units than required found the model to reach its target. It is not registered or deployed. The reports say what was found.";
+    NotVerified = "E0406", "model not verified", "Fewer verification units than required found the model to reach its target. It is not registered or deployed. The reports say what was found: `daitn job get JOB`. More rounds, more data or another architecture may reach it, or the target asks for more than there is in the data.";
     /// A deadline passed.
     DeadlinePassed = "E0407", "deadline passed", "The work did not end within its deadline. Ask for more time, fewer rounds or more sites.";
     /// A node was lost and could not be replaced.
-    NodeLost = "E0408", "node lost", "A node that the work needs did not come back and no other can take its place.";
+    NodeLost = "E0408", "node lost", "A node that the work needs did not come back and no other can take its place. `daitn node list` shows which are offline. Start it again, or plan again with those that are there.";
+    /// The numbers of a training left what can be computed with.
+    Diverged = "E0409", "training diverged", "The loss or a weight grew until it was no finite number any more. The data may be sound. Ask again with a lower `training.local.learning_rate` (`job init --learning-rate`), for instance a tenth of it, or with `scale` and `offset` that bring the inputs near 0 to 1 (`--scale`); with a server optimiser such as FedAdam, with a lower rate of the server's.";
     /// The model is not served.
     ModelUnavailable = "E0501", "model not available", "No ready replica serves this model. `daitn model get NAME` shows its deployment.";
     /// Tensors that do not fit the model.
     BadTensor = "E0502", "tensor does not fit the model", "The input's name, datatype, shape or size is not what the model takes. GET /v2/models/NAME tells what it takes.";
     /// Not the hash that was promised.
-    HashMismatch = "E0503", "content does not match its hash", "Bytes that were received do not have the hash they were announced with and were thrown away.";
+    HashMismatch = "E0503", "content does not match its hash", "Bytes that were received do not have the hash they were announced with and were thrown away. They are asked for again. Where it repeats, the disk or the memory of the node that sends them is at fault, or somebody changes them on the way.";
     /// The queue is full.
     Overloaded = "E0504", "overloaded", "A bounded queue is full. Try again after the time in Retry-After.";
     /// The agent did not answer as it should.
-    AgentFailed = "E0601", "agent did not answer", "The agent behind the node could not be reached or broke off.";
+    AgentFailed = "E0601", "agent did not answer as it should", "The agent behind the node could not be reached, broke off, or answered with something that is not A2A or is longer than the gateway lets through; the error says which. `daitn agent get` shows whose it is and whether its node is online.";
     /// No or bad credentials.
     Unauthenticated = "E0701", "not authenticated", "The request carries no API key, or one that is unknown or revoked. Send `Authorization: Bearer KEY`.";
     /// The key lacks the scope.

@@ -332,7 +332,7 @@ fn a_training_that_diverges_says_so() {
     let (spec, table) = one_number();
     let error = train(&spec, &[0.0, 0.0], &table, plain(training(500, 4, 1000.0))).unwrap_err();
     assert!(matches!(error, EngineError::Diverged { .. }), "{error}");
-    assert_eq!(error.code(), Code::DataUnusable);
+    assert_eq!(error.code(), Code::Diverged);
     assert!(error.remedy().contains("learning rate"));
     // Through the ramp and the pooling too: a NaN must not be swallowed by a maximum.
     for architecture in [

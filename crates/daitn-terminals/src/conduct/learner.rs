@@ -11,7 +11,7 @@ use daitn_fabric::artifact::{ArtifactReader, Store};
 use daitn_learning::{
     admission,
     aggregation::MeanError,
-    server::{AggregateError, ControlUpdate, Controls, Form, Server, Update},
+    server::{AggregateError, ControlUpdate, Controls, Form, RoundError, Server, Update},
 };
 use daitn_messages::{
     ids::ArtifactId,
@@ -225,7 +225,12 @@ impl Learner {
                 }
                 _ => None,
             };
-            let reason = Rejection::new(Code::UpdateRefused, format!("the updates have no mean: {error}"));
+            let reason = match &error {
+                AggregateError::Round(RoundError::Diverged { .. }) => {
+                    Rejection::new(Code::Diverged, error.to_string())
+                }
+                _ => Rejection::new(Code::UpdateRefused, format!("the updates have no mean: {error}")),
+            };
             match end {
                 Some(end) => CombineError::Blamed { end, reason },
                 None => CombineError::Failed(reason),

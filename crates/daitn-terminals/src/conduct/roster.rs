@@ -79,7 +79,12 @@ impl Roster {
         // What the owner has decided, or what is wrong with the data, is so in the next cycle too.
         let for_good = matches!(
             reason.code,
-            Code::PolicyForbids | Code::PolicyInvalid | Code::Stopped | Code::DataUnusable | Code::StaleEpoch
+            Code::PolicyForbids
+                | Code::PolicyInvalid
+                | Code::Stopped
+                | Code::DataUnusable
+                | Code::Diverged
+                | Code::StaleEpoch
         );
         if let Some(record) = self.records.get_mut(&site).filter(|_| for_good) {
             record.barred = Some(reason.clone());

@@ -95,7 +95,7 @@ pub(crate) enum Command {
     /// See, set and test policies, and ask who may do what
     #[command(subcommand)]
     Policy(commands::policy::Command),
-    /// Open the record of a decision
+    /// Why the network decided as it did: the record of a plan's, a refusal's or a query's decision
     Explain(commands::explain::Arguments),
     /// The state of the domain in one look
     Status(commands::status::Arguments),

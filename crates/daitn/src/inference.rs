@@ -311,6 +311,28 @@ mod tests {
         assert_eq!(answers.answers()[1].values, [0.7, 0.3]);
     }
 
+    /// How sure a model is, only a classifier tells: a column of nothing would say that a regression is not.
+    #[test]
+    fn only_classes_are_told_with_how_sure_the_model_is() {
+        let shown = |outputs: serde_json::Value| {
+            let metadata =
+                json!({ "name": "m", "inputs": [{ "name": "input", "datatype": "FP32", "shape": [-1, 1] }] });
+            let answer = json!({ "model_name": "m", "model_version": "1", "outputs": outputs });
+            let query = Query::of(&metadata).unwrap();
+            query.read(&answer, None).unwrap().human(Paint::plain(), false)
+        };
+        assert_eq!(
+            shown(json!([{ "name": "value", "datatype": "FP32", "shape": [2, 1], "data": [1.5, -2.0] }])),
+            "ROW  ANSWER\n1    1.5000\n2    -2.0000"
+        );
+        let probabilities = json!({ "name": "probabilities", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.7, 0.3] });
+        let labels = json!({ "name": "label", "datatype": "BYTES", "shape": [2], "data": ["b", "a"] });
+        assert_eq!(
+            shown(json!([probabilities, labels])),
+            "ROW  ANSWER  SURE\n1    b       90.0 %\n2    a       70.0 %"
+        );
+    }
+
     #[test]
     fn wrong_rows_are_named() {
         let metadata = json!({ "inputs": [{ "name": "x", "datatype": "FP32", "shape": [-1, 3] }] });

@@ -14,7 +14,10 @@ use crate::{
     render::Table,
 };
 use clap::Args;
-use daitn_messages::{control::JOIN_TOKEN_PREFIX, rejection::Code};
+use daitn_messages::{
+    control::JOIN_TOKEN_PREFIX,
+    rejection::{Code, Rejection},
+};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -74,6 +77,10 @@ impl Finding {
             found: found.into(),
             mend: mend.into(),
         }
+    }
+    /// It does not work, for this reason, which knows its remedy.
+    pub(crate) fn failed(check: impl Into<String>, cause: &Rejection) -> Self {
+        Self::fail(check, cause.message.clone(), cause.hint_or_page())
     }
     /// It does not work.
     pub(crate) fn fail(check: impl Into<String>, found: impl Into<String>, mend: impl Into<String>) -> Self {
@@ -146,11 +153,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
             (Ok((url, context)), _) => {
                 findings.extend(checks::gateway(&url, Some(&context), app.global.timeout.0).await);
             }
-            (Err(failure), None) => findings.push(Finding::fail(
-                "context",
-                failure.rejection.message,
-                failure.rejection.hint,
-            )),
+            (Err(failure), None) => findings.push(Finding::failed("context", &failure.rejection)),
             // Only the node's directory was to be looked at.
             (Err(_), Some(_)) => {}
         },

@@ -147,15 +147,15 @@ async fn query(
     rows: &[String],
     file: Option<PathBuf>,
 ) -> Result<(), Failure> {
+    // A model's name is the domain's: whose it is need not be said.
+    let bare = model.rsplit_once('/').map_or(model, |(_, name)| name);
+    let (name, version) = name_and_version(bare)?;
     if rows.is_empty() && file.is_none() {
         return Err(Failure::usage(
             "there is nothing to ask: give --row VALUES, or --file FILE with the model's columns",
         )
-        .hint(format!("What it takes: daitn model get {model}")));
+        .hint(format!("What it takes: daitn model get {name}")));
     }
-    // A model's name is the domain's: whose it is need not be said.
-    let bare = model.rsplit_once('/').map_or(model, |(_, name)| name);
-    let (name, version) = name_and_version(bare)?;
     let path = match version {
         None => format!("/v2/models/{}", segment(name.as_str())),
         Some(version) => format!("/v2/models/{}/versions/{version}", segment(name.as_str())),

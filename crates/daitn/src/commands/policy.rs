@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Test(TestArguments),
     /// May somebody do something? Asks the network: the owner's policy and the domain's
     Can {
-        /// The organisation that wants to
+        /// The organisation that wants to do it
         who: OrganisationId,
         /// train, evaluate, discover, serve or query
         #[arg(value_parser = verb)]
@@ -51,7 +51,7 @@ pub(crate) enum Command {
 pub(crate) struct TestArguments {
     /// A file in Cedar
     file: PathBuf,
-    /// The organisation that wants to
+    /// The organisation that wants to do it
     #[arg(long, requires = "what", value_name = "NAME")]
     who: Option<OrganisationId>,
     /// What it wants to do
@@ -80,7 +80,7 @@ pub(crate) struct Circumstances {
     /// Protections in force
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     protections: Vec<String>,
-    /// How many sites take part
+    /// How many organisations besides the one that asks have work in every round; 1 where the model travels
     #[arg(long, default_value_t = 1, value_name = "N")]
     cohort: u32,
     /// The requester's jurisdiction

@@ -22,7 +22,8 @@ pub(crate) enum Command {
         /// For which organisation
         #[arg(long, value_name = "NAME")]
         organisation: OrganisationId,
-        /// Kinds of terminal that its nodes may attach; all if none is given
+        /// Kinds of terminal that its nodes may attach: dataset, compute, model-host, verifier, aggregator, agent; all if
+        /// none is given
         #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = kind)]
         terminals: Vec<EntityKind>,
         /// How many nodes may join with it

@@ -179,7 +179,10 @@ fn expected(paint: Paint, plan: &Plan) -> String {
     ];
     if is_measured(plan) {
         let quality = format!("{} of what training in one place reaches", percent(p.quality));
-        let skew = format!("{:.2} (0 the same mix everywhere, 1 one class a site)", p.skew);
+        let skew = format!(
+            "{:.2} is reckoned with (0 the same mix everywhere, 1 one class a site)",
+            p.skew
+        );
         pairs.extend([("Quality", quality), ("Label skew", skew)]);
     }
     facts(paint, &pairs)

@@ -30,7 +30,7 @@ const CLASSES_GUESSED_MAX: usize = 100;
 pub(crate) struct Arguments {
     /// The data: CSV with a header, or Parquet
     path: PathBuf,
-    /// Write here; without it NAME.toml beside this command
+    /// Write here; without it NAME.toml in the directory where the command runs
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Its name within the organisation; without it from the file's name
@@ -80,7 +80,7 @@ struct PolicyArguments {
     /// Organisations that may ask; any if none is given
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     organisation: Vec<OrganisationId>,
-    /// Fewest sites in a training, so that no update stands alone
+    /// Fewest organisations, besides the one that asks, with work in every round, so that no update stands alone
     #[arg(long, default_value_t = 1, value_name = "N")]
     cohort_min: u32,
     /// Protections that must be in force, for instance norm-clip

@@ -50,11 +50,7 @@ pub(super) async fn gateway(url: &str, context: Option<&Context>, timeout: Durat
     };
     match Client::new(context.unwrap_or(&none), timeout) {
         Ok(client) => findings.extend(http(&client, url).await),
-        Err(failure) => findings.push(Finding::fail(
-            "context",
-            failure.rejection.message,
-            failure.rejection.hint,
-        )),
+        Err(failure) => findings.push(Finding::failed("context", &failure.rejection)),
     }
     findings
 }
@@ -102,11 +98,7 @@ async fn http(client: &Client, url: &str) -> Vec<Finding> {
                 "Ask the operator for a key with the scope `read`.",
             ),
         ],
-        Err(failure) => vec![Finding::fail(
-            name,
-            failure.rejection.message,
-            failure.rejection.hint,
-        )],
+        Err(failure) => vec![Finding::failed(name, &failure.rejection)],
     };
     if let Ok(Some(date)) = client
         .date(&Endpoint::new(reqwest::Method::GET, "/v2/health/live"))
@@ -147,11 +139,7 @@ pub(super) async fn token(text: &str) -> Vec<Finding> {
     let token = match JoinToken::from_text(text) {
         Ok(token) => token,
         Err(rejection) => {
-            return vec![Finding::fail(
-                "token",
-                rejection.message.clone(),
-                rejection.hint_or_page().to_owned(),
-            )];
+            return vec![Finding::failed("token", &rejection)];
         }
     };
     let mut findings = vec![token_is(&token.organisation, &token.center)];
@@ -285,11 +273,7 @@ async fn greet(connection: &daitn_fabric::Connection, enrolment: Option<Enrolmen
     match reply {
         Ok(Err(rejection)) if matches!(rejection.code, Code::NotEnrolled | Code::TokenInvalid) => vec![
             Finding::pass("version", versions),
-            Finding::fail(
-                "admission",
-                rejection.message.clone(),
-                rejection.hint_or_page().to_owned(),
-            ),
+            Finding::failed("admission", &rejection),
         ],
         Ok(Err(rejection)) if rejection.code == Code::ClockSkew => vec![
             Finding::pass("version", versions),
@@ -306,13 +290,17 @@ async fn greet(connection: &daitn_fabric::Connection, enrolment: Option<Enrolmen
                 "Upgrade the older side.",
             )]
         }
-        Ok(Err(rejection)) => vec![Finding::warn("hello", rejection.to_string(), rejection.hint)],
+        Ok(Err(rejection)) => vec![Finding::warn(
+            "admission",
+            rejection.to_string(),
+            rejection.hint_or_page(),
+        )],
         Ok(Ok(_)) => vec![
             Finding::pass("version", versions),
             Finding::pass("admission", would),
         ],
         Err(error) => vec![Finding::warn(
-            "hello",
+            "admission",
             innermost(&error),
             "Try again in a moment.",
         )],

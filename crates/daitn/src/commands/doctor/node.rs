@@ -37,11 +37,9 @@ pub(super) async fn look(directory: &Path) -> Vec<Finding> {
             findings.extend(known(directory, &member, &key).await);
             findings.extend(attached(directory, &member, &key).await);
         }
-        (Err(failure), _) | (_, Err(failure)) => findings.push(Finding::fail(
-            "membership",
-            failure.rejection.message,
-            failure.rejection.hint,
-        )),
+        (Err(failure), _) | (_, Err(failure)) => {
+            findings.push(Finding::failed("membership", &failure.rejection));
+        }
     }
     findings
 }
@@ -62,16 +60,13 @@ async fn known(directory: &Path, member: &Member, key: &NodeKey) -> Vec<Finding>
                 ),
                 "Is the control center running? Does a firewall let UDP out to it? The node tries again by itself.",
             ),
-            ContactTold::Refused { cause } => {
-                let hint = cause.hint_or_page().to_owned();
-                Finding::fail("admission", cause.message, hint)
-            }
+            ContactTold::Refused { cause } => Finding::failed("admission", &cause),
             ContactTold::Revoked => {
                 Finding::fail("admission", "the control center has thrown the node out", mend)
             }
         },
         Ok(_) => return checks::member(member.center.clone(), key).await,
-        Err(failure) => Finding::fail("admission", failure.rejection.message, failure.rejection.hint),
+        Err(failure) => Finding::failed("admission", &failure.rejection),
     };
     vec![finding]
 }
@@ -99,7 +94,7 @@ async fn attached(directory: &Path, member: &Member, key: &NodeKey) -> Vec<Findi
         findings.push(
             match preview::descriptor(options, organisation, Some(key.clone())).await {
                 Ok(_) => Finding::pass(check, "can be used as its file says"),
-                Err(failure) => Finding::fail(check, failure.rejection.message, failure.rejection.hint),
+                Err(failure) => Finding::failed(check, &failure.rejection),
             },
         );
     }
@@ -141,6 +136,6 @@ fn key(directory: &Path) -> Finding {
             "key",
             format!("{}, readable to its owner alone", key.id().short()),
         ),
-        Err(failure) => Finding::fail("key", failure.rejection.message, failure.rejection.hint),
+        Err(failure) => Finding::failed("key", &failure.rejection),
     }
 }

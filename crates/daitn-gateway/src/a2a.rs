@@ -1,7 +1,10 @@
 //! A2A 1.0 agents under `/a2a/{organisation}/{name}`, over JSON-RPC. The agent's own bytes go through: what a client
-//! sends and what the agent answers is not read and written anew, but for the cards, which must name this address.
+//! sends and what the agent answers is not read and written anew, but for the cards, which must name this address. What
+//! is no answer of A2A, or is over a bound, does not go through.
 
+mod answer;
 mod card;
+mod events;
 mod extended;
 mod push;
 mod relay;

@@ -64,7 +64,7 @@ pub struct GatewayLimits {
     pub requests_per_key_max: usize,
     /// Responses that stream without a known end at once: job events and agents.
     pub streams_max: usize,
-    /// Memory for request bodies, over all requests.
+    /// Memory for the bodies of requests and for answers of agents, over all requests.
     pub bodies_bytes_max: usize,
     /// Longest request line and headers.
     pub head_bytes_max: usize,
@@ -76,6 +76,10 @@ pub struct GatewayLimits {
     pub query_bytes_max: usize,
     /// Longest JSON-RPC body to an agent.
     pub agent_bytes_max: usize,
+    /// Longest answer of an agent that is no stream.
+    pub agent_reply_bytes_max: usize,
+    /// Longest event in a stream of an agent.
+    pub agent_event_bytes_max: usize,
     /// The TLS handshake must be done within this time.
     pub handshake_timeout: Duration,
     /// A request's head must arrive within this time after the one before it was answered: bounds idle connections and
@@ -93,7 +97,7 @@ pub struct GatewayLimits {
     pub control_timeout: Duration,
     /// An inference query is answered or refused within this time.
     pub query_timeout: Duration,
-    /// An agent must begin to answer within this time.
+    /// An agent must begin to answer within this time, and then end within it where its answer is no stream.
     pub agent_timeout: Duration,
     /// A stream of an agent on which nothing comes for this long is ended.
     pub agent_idle: Duration,
@@ -116,6 +120,8 @@ impl Default for GatewayLimits {
             json_bytes_max: 4 * 1024 * 1024,
             query_bytes_max: QUERY_BYTES_MAX + 64 * 1024,
             agent_bytes_max: 10 * 1024 * 1024,
+            agent_reply_bytes_max: 32 * 1024 * 1024,
+            agent_event_bytes_max: 10 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(30),
             body_stall: Duration::from_secs(10),

@@ -1,8 +1,8 @@
-//! Calls of an agent: the client's bytes to the agent's node, the agent's bytes back, as they come.
+//! Calls of an agent: the client's bytes to the agent's node, the agent's bytes back.
 
 use super::{
     AgentPath, INVALID_REQUEST, PARSE_ERROR, PUSH_NOTIFICATION_NOT_SUPPORTED, UNSUPPORTED_OPERATION,
-    VERSION_NOT_SUPPORTED, agent_url, extended, failure, protocol_error, push,
+    VERSION_NOT_SUPPORTED, agent_url, answer as answers, extended, failure, protocol_error, push,
 };
 use crate::{
     auth::Caller,
@@ -11,16 +11,15 @@ use crate::{
     oip::DECISION,
     reply::Failure,
     sessions::AgentAnswer,
-    stats::{Open, count},
+    stats::count,
 };
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri},
     response::Response,
 };
 use bytes::Bytes;
-use daitn_fabric::SessionReceiver;
 use daitn_messages::{
     ids::{DecisionId, OrganisationId, Slug},
     operation::Scope,
@@ -28,17 +27,10 @@ use daitn_messages::{
     session::AgentCall,
     snapshot::RoutedAgent,
 };
-use futures_util::stream;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
-use std::{
-    borrow::Cow,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 /// Headers of the client that the agent gets. Credentials are the gateway's and stay here.
 const REQUEST_HEADERS: [&str; 8] = [
@@ -51,22 +43,10 @@ const REQUEST_HEADERS: [&str; 8] = [
     "traceparent",
     "tracestate",
 ];
-/// Headers of the agent that the client gets. No cookies, no redirects, nothing of the connection.
-const RESPONSE_HEADERS: [&str; 7] = [
-    "content-type",
-    "content-language",
-    "cache-control",
-    "retry-after",
-    "a2a-version",
-    "a2a-extensions",
-    "traceparent",
-];
 /// Longest value of a header that is passed on, bytes.
-const HEADER_VALUE_BYTES_MAX: usize = 4096;
+pub(super) const HEADER_VALUE_BYTES_MAX: usize = 4096;
 /// Longest id of a JSON-RPC request, bytes: it comes back in errors.
 const ID_BYTES_MAX: usize = 256;
-/// The agent's bytes are taken in pieces of at most this many.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// Calls an agent by JSON-RPC; streams come back as server-sent events. Scope `query`.
 #[utoipa::path(post, path = "/a2a/{organisation}/{name}", tag = "agents",
@@ -137,7 +117,7 @@ async fn answer(
             // One whose card has to name this address.
             let card_url = (head.method == extended::METHOD).then(|| agent_url(gateway, headers, &agent));
             let answered = exchange(gateway, &caller, &agent, headers, body.bytes).await;
-            passed_back(gateway, answered, card_url, slot).await
+            passed_back(gateway, answered, &head.id, card_url, slot).await
         }
         Err(full) => Err(full),
     };
@@ -169,10 +149,11 @@ fn not_offered(
     None
 }
 
-/// The agent's answer as the client's: as it comes, or with the card in it rewritten.
+/// The agent's answer as the client's: its own bytes, or with the card in it rewritten.
 async fn passed_back(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     answered: Result<(AgentAnswer, DecisionId), Rejection>,
+    request: &Value,
     card_url: Option<String>,
     slot: OwnedSemaphorePermit,
 ) -> Result<Response, Rejection> {
@@ -180,11 +161,14 @@ async fn passed_back(
     let answered = match card_url {
         Some(url) if answer.status == StatusCode::OK.as_u16() => {
             let reply = extended::rewritten(answer, &url).await;
-            reply.map(|reply| decided(crate::reply::json(StatusCode::OK, &reply), &id))
+            reply.map(|reply| crate::reply::json(StatusCode::OK, &reply))
         }
-        _ => response(gateway, answer, &id, (gateway.stats.stream_opened(), slot)),
+        _ => answers::response(gateway, answer, request, (gateway.stats.stream_opened(), slot)).await,
     };
-    answered.map_err(|rejection| rejection.with_decision(id))
+    match answered {
+        Ok(response) => Ok(decided(response, &id)),
+        Err(rejection) => Err(rejection.with_decision(id)),
+    }
 }
 
 /// A response that names its decision.
@@ -322,102 +306,10 @@ fn passed_on(headers: &HeaderMap) -> Vec<(String, String)> {
     REQUEST_HEADERS.iter().filter_map(value).collect()
 }
 
-fn response(
-    gateway: &Gateway,
-    answer: AgentAnswer,
-    decision: &DecisionId,
-    open: (Open, OwnedSemaphorePermit),
-) -> Result<Response, Rejection> {
-    let status = StatusCode::from_u16(answer.status).ok();
-    // A redirect would send the client, with its credentials, somewhere else.
-    let status = status
-        .filter(|s| s.is_success() || s.is_client_error() || s.is_server_error())
-        .ok_or_else(|| {
-            Rejection::new(
-                Code::AgentFailed,
-                format!("the agent answered with HTTP {}", answer.status),
-            )
-        })?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    for (name, value) in answer
-        .headers
-        .iter()
-        .filter(|(_, value)| value.len() <= HEADER_VALUE_BYTES_MAX)
-    {
-        if !RESPONSE_HEADERS.contains(&name.as_str()) {
-            continue;
-        }
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    let mut response = decided(response, decision);
-    response
-        .headers_mut()
-        .insert("x-accel-buffering", HeaderValue::from_static("no"));
-    let kind = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or_default();
-    let heartbeat = kind
-        .starts_with("text/event-stream")
-        .then_some(gateway.limits().heartbeat);
-    let pieces = Pieces {
-        receiver: answer.body,
-        heartbeat,
-        at_boundary: true,
-        stop: gateway.stop.clone(),
-        _open: open,
-    };
-    *response.body_mut() = Body::from_stream(stream::unfold(Some(pieces), Pieces::next));
-    Ok(response)
-}
-
-/// The agent's body as it comes. Dropped with the client's connection, it tells the node to stop.
-struct Pieces {
-    receiver: SessionReceiver,
-    heartbeat: Option<Duration>,
-    /// Whether a comment may stand here: before the first event and after a blank line.
-    at_boundary: bool,
-    stop: CancellationToken,
-    _open: (Open, OwnedSemaphorePermit),
-}
-
-impl Pieces {
-    async fn next(pieces: Option<Self>) -> Option<(io::Result<Bytes>, Option<Self>)> {
-        let mut pieces = pieces?;
-        let stop = pieces.stop.clone();
-        let silence = pieces.heartbeat.filter(|_| pieces.at_boundary);
-        let received = tokio::select! {
-            received = pieces.receiver.recv_bytes(PIECE_BYTES) => received,
-            () = wait(silence) => return Some((Ok(Bytes::from_static(b":\n\n")), Some(pieces))),
-            () = stop.cancelled() => return None,
-        };
-        match received {
-            Ok(Some(bytes)) => {
-                pieces.at_boundary = bytes.ends_with(b"\n\n") || bytes.ends_with(b"\r\n\r\n");
-                Some((Ok(bytes), Some(pieces)))
-            }
-            Ok(None) => None,
-            // The client must not take half an answer for a whole one: its connection breaks off too.
-            Err(error) => Some((Err(io::Error::other(error)), None)),
-        }
-    }
-}
-
-/// Waits for a time, or for ever.
-async fn wait(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderName;
 
     #[test]
     fn the_head_is_read_and_the_rest_left_alone() {

@@ -75,7 +75,7 @@ async fn a_call_goes_through_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_stream_comes_piece_by_piece() {
+async fn a_stream_comes_event_by_event() {
     let (lab, node) = lab(102).await;
     *node.script.lock().unwrap() = Script {
         headers: vec![
@@ -90,15 +90,15 @@ async fn a_stream_comes_piece_by_piece() {
     let mut response = call(&lab, SEND).send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert!(!response.headers().contains_key("set-cookie") && !response.headers().contains_key("location"));
-    for expected in ["data: 1\n\n", "data: 2\n", "\n"] {
-        // Nothing is held back: a piece is here before the agent is let go on.
-        node.go_on.notify_one();
-        let piece = tokio::time::timeout(PATIENCE, response.chunk())
+    // Nothing is held back but half an event: each is here before the agent is let go on.
+    for (n_pieces, expected) in [(1, "data: 1\n\n"), (2, "data: 2\n\n")] {
+        node.let_go(n_pieces);
+        let event = tokio::time::timeout(PATIENCE, response.chunk())
             .await
             .unwrap()
             .unwrap()
             .unwrap();
-        assert_eq!(piece, expected);
+        assert_eq!(event, expected);
     }
     assert_eq!(response.chunk().await.unwrap(), None);
 }
@@ -109,11 +109,7 @@ async fn silence_is_filled_only_between_events() {
         heartbeat: std::time::Duration::from_millis(20),
         ..Default::default()
     };
-    let lab = Lab::start_with(daitn_gateway::GatewayConfig {
-        limits,
-        ..crate::lab::config()
-    })
-    .await;
+    let lab = Lab::start_within(limits).await;
     let node = AgentNode::start(103, &card()).await;
     lab.publish(Vec::new(), vec![node.agent.clone()]).await;
     *node.script.lock().unwrap() = Script {
@@ -132,21 +128,24 @@ async fn silence_is_filled_only_between_events() {
             .unwrap();
         text.push_str(std::str::from_utf8(&piece).unwrap());
     };
-    // Comments come before the first event and after it, …
-    for until in [":\n\n", "data: 1\n\n", "data: 1\n\n:\n\n", "data: "] {
-        if until.starts_with("data: ") && !until.ends_with(":\n\n") {
-            node.go_on.notify_one();
-        }
+    // Comments come before the first event, after it, and while half of another is there, …
+    for (n_pieces, until) in [
+        (0, ":\n\n"),
+        (1, "data: 1\n\n"),
+        (0, "data: 1\n\n:\n\n"),
+        (1, ":\n\n:\n\n:\n\n"),
+    ] {
+        node.let_go(n_pieces);
         while !text.ends_with(until) {
             read(&mut response, &mut text).await;
         }
     }
-    // … but none inside the second one.
-    node.go_on.notify_one();
+    // … which none has come into.
+    node.let_go(1);
     while !text.ends_with("2\n\n") {
         read(&mut response, &mut text).await;
     }
-    assert!(text.ends_with("data: 2\n\n"), "{text}");
+    assert!(text.ends_with(":\n\ndata: 2\n\n"), "{text}");
 }
 
 #[tokio::test]
@@ -159,7 +158,7 @@ async fn a_client_that_leaves_stops_the_agent() {
         ..Script::default()
     };
     let mut response = call(&lab, SEND).send().await.unwrap();
-    node.go_on.notify_one();
+    node.let_go(1);
     response.chunk().await.unwrap().unwrap();
     assert_eq!(lab.gateway.stats().snapshot().streams_open, 1);
     drop(response);
@@ -175,24 +174,178 @@ async fn a_client_that_leaves_stops_the_agent() {
 async fn half_an_answer_is_not_taken_for_a_whole_one() {
     let (lab, node) = lab(105).await;
     *node.script.lock().unwrap() = Script {
+        break_off: true,
+        ..Script::default()
+    };
+    refused_as(call(&lab, SEND), "given up by the other side").await;
+    // Of a stream the client has the first event already: its connection breaks off.
+    *node.script.lock().unwrap() = Script {
+        headers: vec![header("content-type", "text/event-stream")],
+        pieces: vec!["data: 1\n\n", "data: "],
         stepwise: true,
         break_off: true,
         ..Script::default()
     };
     let mut response = call(&lab, SEND).send().await.unwrap();
-    node.go_on.notify_one();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "{\"jsonrpc\":\"2.0\",");
-    node.go_on.notify_one();
-    let rest = async {
-        loop {
-            // The second piece may be lost with the break.
-            if let Some(_second) = response.chunk().await? {
-                continue;
-            }
-            return Ok::<(), reqwest::Error>(());
-        }
+    node.let_go(1);
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "data: 1\n\n");
+    node.let_go(1);
+    let rest = tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap();
+    assert!(rest.is_err(), "{rest:?}");
+}
+
+/// The gateway answers in the agent's place, as the protocol says: 502, the request's id, its own code.
+async fn refused_as(request: reqwest::RequestBuilder, why: &str) {
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 502, "{why}");
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(
+        (&body["id"], &body["error"]["data"][0]["reason"]),
+        (&json!(1), &json!("E0601")),
+        "{body}"
+    );
+    assert!(body["error"]["message"].as_str().unwrap().contains(why), "{body}");
+}
+
+/// A gateway with small bounds for what agents answer.
+async fn bounded_lab(seed: u8) -> (Lab, AgentNode) {
+    let limits = daitn_gateway::GatewayLimits {
+        agent_reply_bytes_max: 100,
+        agent_event_bytes_max: 50,
+        ..Default::default()
     };
-    assert!(tokio::time::timeout(PATIENCE, rest).await.unwrap().is_err());
+    let (lab, node) = (
+        Lab::start_within(limits).await,
+        AgentNode::start(seed, &card()).await,
+    );
+    lab.publish(Vec::new(), vec![node.agent.clone()]).await;
+    (lab, node)
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_refused_before_its_first_byte() {
+    let (lab, node) = bounded_lab(113).await;
+    let part: &'static str = "1234567890".repeat(5).leak();
+    for (pieces, fits) in [
+        (vec![part, part], true),
+        (vec![part, part, "1"], false),
+        (vec![part; 100_000], false),
+    ] {
+        *node.script.lock().unwrap() = Script {
+            pieces,
+            ..Script::default()
+        };
+        if fits {
+            let response = call(&lab, SEND).send().await.unwrap();
+            assert_eq!(response.headers()["content-length"], "100");
+            assert_eq!(response.text().await.unwrap(), part.repeat(2));
+        } else {
+            refused_as(call(&lab, SEND), "longer than 100 bytes").await;
+        }
+    }
+    while lab.gateway.stats().snapshot().streams_open > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_without_end_ends_the_stream_with_an_error() {
+    let (lab, node) = bounded_lab(114).await;
+    let long: &'static str = format!("data: {}", "x".repeat(45)).leak();
+    for pieces in [
+        vec!["data: 1\n\n", long, "\n\n", "data: 2\n\n"],
+        vec![
+            "data: 1\n\ndata: ",
+            "xxxxxxxxxxxxxxxxxxxx",
+            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "xxxx",
+        ],
+    ] {
+        *node.script.lock().unwrap() = Script {
+            headers: vec![header("content-type", "text/event-stream; charset=utf-8")],
+            pieces,
+            ..Script::default()
+        };
+        let response = call(&lab, SEND).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let text = response.text().await.unwrap();
+        let last = text.strip_prefix("data: 1\n\n").unwrap();
+        let last = last.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap();
+        let error: Value = serde_json::from_str(last).unwrap();
+        assert_eq!(
+            (&error["id"], &error["error"]["data"][0]["reason"]),
+            (&json!(1), &json!("E0601")),
+            "{text}"
+        );
+        assert!(
+            error["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("longer than 50 bytes")
+        );
+    }
+    // What is within the bound goes through, also without an end.
+    *node.script.lock().unwrap() = Script {
+        headers: vec![header("content-type", "text/event-stream")],
+        pieces: vec!["data: 1\r\n\r\n", "da", "ta: 2"],
+        ..Script::default()
+    };
+    let text = call(&lab, SEND).send().await.unwrap().text().await.unwrap();
+    assert_eq!(text, "data: 1\r\n\r\ndata: 2");
+}
+
+#[tokio::test]
+async fn only_what_a2a_sends_goes_through() {
+    let (lab, node) = lab(115).await;
+    let answer = |status: u16, kind: Option<&str>, pieces: Vec<&'static str>| {
+        *node.script.lock().unwrap() = Script {
+            status,
+            headers: kind
+                .map(|kind| header("content-type", kind))
+                .into_iter()
+                .collect(),
+            pieces,
+            ..Script::default()
+        };
+    };
+    let page = || vec!["<script>fetch('/v1/keys')</script>"];
+    for kind in [
+        "text/html",
+        "TEXT/HTML; charset=utf-8",
+        "text/html;a=application/json",
+        "image/svg+xml",
+        "application/javascript",
+        "application/xhtml+xml",
+        "text/plain",
+        "application/octet-stream",
+        "multipart/form-data",
+        "",
+    ] {
+        for status in [200, 404, 500] {
+            answer(status, Some(kind), page());
+            refused_as(call(&lab, SEND), "neither JSON nor an event stream").await;
+        }
+    }
+    answer(200, None, page());
+    refused_as(call(&lab, SEND), "Content-Type is missing").await;
+    for kind in [
+        "application/json",
+        "application/a2a+json",
+        "Application/JSON; charset=utf-8",
+    ] {
+        answer(200, Some(kind), vec!["{}"]);
+        let response = call(&lab, SEND).send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (200, &kind.parse().unwrap())
+        );
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    }
+    // Nothing needs no name.
+    answer(204, None, Vec::new());
+    assert_eq!(call(&lab, SEND).send().await.unwrap().status(), 204);
 }
 
 #[tokio::test]

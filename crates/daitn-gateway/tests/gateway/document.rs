@@ -62,7 +62,9 @@ async fn every_documented_operation_is_offered_and_other_methods_are_not() {
         let concrete = path.replace(['{', '}'], "x");
         let send = async |method: &str| {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            lab.http.request(method, lab.url(&concrete)).send().await.unwrap()
+            let response = lab.http.request(method, lab.url(&concrete)).send().await.unwrap();
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{path}");
+            response
         };
         let status = send(method).await.status().as_u16();
         assert!(

@@ -193,11 +193,7 @@ async fn a_silent_stream_is_kept_alive_and_ends_with_the_gateway() {
         heartbeat: std::time::Duration::from_millis(20),
         ..Default::default()
     };
-    let lab = Lab::start_with(daitn_gateway::GatewayConfig {
-        limits,
-        ..crate::lab::config()
-    })
-    .await;
+    let lab = Lab::start_within(limits).await;
     let mut reader = Reader::open(&lab, None).await;
     reader.next().await.unwrap();
     let chunk = tokio::time::timeout(PATIENCE, reader.response.chunk())
@@ -224,11 +220,7 @@ async fn a_watcher_that_leaves_frees_its_place() {
         streams_max: 1,
         ..Default::default()
     };
-    let lab = Lab::start_with(daitn_gateway::GatewayConfig {
-        limits,
-        ..crate::lab::config()
-    })
-    .await;
+    let lab = Lab::start_within(limits).await;
     let reader = Reader::open(&lab, None).await;
     let path = format!("/v1/jobs/{}/events", samples::job_id());
     let refused = lab.get(&path, Scope::Read).send().await.unwrap();

@@ -1,10 +1,10 @@
 //! Requests that mean no good: each gets a typed refusal or loses its connection, and the gateway goes on.
 
 use crate::{
-    lab::{Host, Lab, PATIENCE, config, secret, served},
+    lab::{Host, Lab, PATIENCE, secret, served},
     samples,
 };
-use daitn_gateway::{GatewayConfig, GatewayLimits};
+use daitn_gateway::GatewayLimits;
 use daitn_messages::operation::Scope;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -137,7 +137,7 @@ async fn a_client_that_trickles_its_head_loses_its_connection() {
         head_timeout: Duration::from_millis(200),
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     // Never ends its head. Idle ones are closed the same way.
     for begin in [
         "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nx",
@@ -167,7 +167,7 @@ async fn a_client_that_stops_in_its_body_loses_its_connection() {
         body_timeout: NEVER,
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     let answer = raw(&lab, search_begun().as_bytes()).await;
     assert_eq!(statuses(&answer), ["408"], "{answer}");
     alive(&lab).await;
@@ -181,7 +181,7 @@ async fn a_client_that_trickles_its_body_loses_its_connection() {
         body_timeout: Duration::from_secs(1),
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     let mut stream = TcpStream::connect(lab.gateway.local_addr()).await.unwrap();
     stream.write_all(search_begun().as_bytes()).await.unwrap();
     let (mut read, mut write) = stream.split();
@@ -213,7 +213,7 @@ async fn a_client_that_does_not_read_loses_its_connection() {
         write_stall: Duration::from_millis(200),
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(lab.gateway.local_addr()).await.unwrap();
@@ -239,7 +239,7 @@ async fn bodies_are_bounded_announced_or_not() {
         agent_bytes_max: 1000,
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     let host = Host::start(50, 3, 2).await;
     lab.publish(
         vec![served(1, samples::spec(3, &["a", "b"]), &[&host])],
@@ -287,7 +287,7 @@ async fn the_memory_for_bodies_is_bounded_over_all_requests() {
         bodies_bytes_max: 256 * 1024,
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     let body = format!("{{\"text\":\"{}\"}}", "x".repeat(300 * 1024));
     let send = async || {
         let request = lab
@@ -384,7 +384,7 @@ async fn a_gateway_that_is_full_says_so_and_still_says_that_it_lives() {
         requests_max: 1,
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     let head = format!(
         "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n",
         secret(Scope::Read)

@@ -3,7 +3,7 @@
 use crate::samples;
 use bytes::{Bytes, BytesMut};
 use daitn_fabric::{DATA_ALPN, Endpoint, EndpointOptions, IncomingSession, Refusal, Routes};
-use daitn_gateway::{Control, Gateway, GatewayConfig, GatewayHandle, JobFeed};
+use daitn_gateway::{Control, Gateway, GatewayConfig, GatewayHandle, GatewayLimits, JobFeed};
 use daitn_messages::{
     ids::{ArtifactId, JobId, OrganisationId},
     job::{JobEvent, JobView},
@@ -24,7 +24,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
 /// What the control center says to an operation.
 type Answering = fn(&Operation) -> Result<Answer, Rejection>;
@@ -122,6 +122,11 @@ impl Lab {
         Self::start_with(config()).await
     }
 
+    /// A gateway with other bounds.
+    pub(crate) async fn start_within(limits: GatewayLimits) -> Self {
+        Self::start_with(GatewayConfig { limits, ..config() }).await
+    }
+
     pub(crate) async fn start_with(config: GatewayConfig) -> Self {
         // The HTTP client has no provider of its own; a second call in one process changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -213,6 +218,8 @@ pub(crate) enum Conduct {
     Fail,
     /// Never answers.
     Stall,
+    /// Answers when it is released.
+    Hold,
     /// Answers with another number of rows.
     Lie,
     /// Answers with too many bytes.
@@ -221,12 +228,13 @@ pub(crate) enum Conduct {
     Break,
 }
 
-const CONDUCTS: [Conduct; 8] = [
+const CONDUCTS: [Conduct; 9] = [
     Conduct::Answer,
     Conduct::Full,
     Conduct::Blame,
     Conduct::Fail,
     Conduct::Stall,
+    Conduct::Hold,
     Conduct::Lie,
     Conduct::Chatter,
     Conduct::Break,
@@ -238,6 +246,8 @@ pub(crate) struct Host {
     pub(crate) replica: Replica,
     conduct: Arc<AtomicU8>,
     pub(crate) n_queries: Arc<AtomicUsize>,
+    /// Lets one query go that is held.
+    pub(crate) release: Arc<Notify>,
 }
 
 /// What the host of a model with these numbers of features and outputs answers for one row: class `c` gets the share
@@ -252,12 +262,13 @@ impl Host {
         let endpoint = endpoint(seed).await;
         let conduct = Arc::new(AtomicU8::new(0));
         let n_queries = Arc::new(AtomicUsize::new(0));
-        let (shared, counter) = (conduct.clone(), n_queries.clone());
+        let release = Arc::new(Notify::new());
+        let (shared, counter, held) = (conduct.clone(), n_queries.clone(), release.clone());
         endpoint.serve(
             Routes::new().on(DATA_ALPN, SESSION_HEADER_BYTES_MAX, move |incoming| {
                 let conduct = CONDUCTS[usize::from(shared.load(SeqCst))];
                 counter.fetch_add(1, SeqCst);
-                answer_query(incoming, conduct, n_features, n_outputs)
+                answer_query(incoming, conduct, n_features, n_outputs, held.clone())
             }),
         );
         let replica = Replica {
@@ -271,6 +282,7 @@ impl Host {
             replica,
             conduct,
             n_queries,
+            release,
         }
     }
 
@@ -279,7 +291,13 @@ impl Host {
     }
 }
 
-async fn answer_query(mut incoming: IncomingSession, conduct: Conduct, n_features: usize, n_outputs: usize) {
+async fn answer_query(
+    mut incoming: IncomingSession,
+    conduct: Conduct,
+    n_features: usize,
+    n_outputs: usize,
+    held: Arc<Notify>,
+) {
     let SessionRequest::Infer(query) = incoming.header().unwrap() else {
         panic!("not a query")
     };
@@ -301,6 +319,9 @@ async fn answer_query(mut incoming: IncomingSession, conduct: Conduct, n_feature
     }
     if conduct == Conduct::Stall {
         std::future::pending::<()>().await;
+    }
+    if conduct == Conduct::Hold {
+        held.notified().await;
     }
     let values: Vec<f32> = input
         .chunks_exact(4)
@@ -369,7 +390,7 @@ pub(crate) struct AgentNode {
     pub(crate) called: Arc<Mutex<Vec<Called>>>,
     pub(crate) script: Arc<Mutex<Script>>,
     /// One permit lets one more piece go.
-    pub(crate) go_on: Arc<Notify>,
+    steps: Arc<Semaphore>,
     /// Told when the gateway wants no more.
     pub(crate) given_up: Arc<Notify>,
 }
@@ -380,7 +401,7 @@ pub(crate) struct Script {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) pieces: Vec<&'static str>,
-    /// Wait for [`AgentNode::go_on`] before each piece.
+    /// Wait for [`AgentNode::let_go`] before each piece.
     pub(crate) stepwise: bool,
     /// End in the middle.
     pub(crate) break_off: bool,
@@ -419,42 +440,43 @@ impl AgentNode {
             endpoint: endpoint.clone(),
             called: Arc::default(),
             script: Arc::default(),
-            go_on: Arc::default(),
+            steps: Arc::new(Semaphore::new(0)),
             given_up: Arc::default(),
         };
         let (called, script) = (node.called.clone(), node.script.clone());
-        let (go_on, given_up) = (node.go_on.clone(), node.given_up.clone());
+        let (steps, given_up) = (node.steps.clone(), node.given_up.clone());
         endpoint.serve(
             Routes::new().on(DATA_ALPN, SESSION_HEADER_BYTES_MAX, move |incoming| {
                 let script = script.lock().unwrap().clone();
-                answer_call(incoming, script, called.clone(), go_on.clone(), given_up.clone())
+                answer_call(incoming, script, called.clone(), steps.clone(), given_up.clone())
             }),
         );
         node
     }
 }
 
+/// The call that a session begins with, and its body.
+async fn call(incoming: &mut IncomingSession) -> (AgentCall, Bytes) {
+    let SessionRequest::Agent(call) = incoming.header().unwrap() else {
+        panic!("not a call")
+    };
+    let n_bytes = usize::try_from(call.body_bytes).unwrap();
+    let mut body = BytesMut::new();
+    let read = incoming.session.receiver().append(&mut body, n_bytes);
+    read.await.unwrap();
+    (call, body.freeze())
+}
+
 async fn answer_call(
     mut incoming: IncomingSession,
     script: Script,
     called: Arc<Mutex<Vec<Called>>>,
-    go_on: Arc<Notify>,
+    steps: Arc<Semaphore>,
     given_up: Arc<Notify>,
 ) {
-    let SessionRequest::Agent(call) = incoming.header().unwrap() else {
-        panic!("not a call")
-    };
+    let (call, body) = call(&mut incoming).await;
     let session = &mut incoming.session;
-    let mut body = BytesMut::new();
-    session
-        .receiver()
-        .append(&mut body, usize::try_from(call.body_bytes).unwrap())
-        .await
-        .unwrap();
-    called.lock().unwrap().push(Called {
-        call,
-        body: body.freeze(),
-    });
+    called.lock().unwrap().push(Called { call, body });
     let reply = SessionReply::Agent {
         status: script.status,
         headers: script.headers,
@@ -463,7 +485,7 @@ async fn answer_call(
     for piece in script.pieces {
         if script.stepwise {
             tokio::select! {
-                () = go_on.notified() => {}
+                step = steps.acquire() => step.unwrap().forget(),
                 () = session.sender().abandoned() => {
                     given_up.notify_one();
                     return;
@@ -487,6 +509,11 @@ async fn answer_call(
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 impl AgentNode {
+    /// Lets so many more pieces go.
+    pub(crate) fn let_go(&self, n_pieces: usize) {
+        self.steps.add_permits(n_pieces);
+    }
+
     /// A node that relays to an agent by HTTP, as a node of the network does.
     pub(crate) async fn start_in_front_of(seed: u8, card: &str, origin: String) -> Self {
         let node = Self::start(seed, card).await;
@@ -507,17 +534,8 @@ async fn relay(
     origin: String,
     called: Arc<Mutex<Vec<Called>>>,
 ) {
-    let SessionRequest::Agent(call) = incoming.header().unwrap() else {
-        panic!("not a call")
-    };
+    let (call, body) = call(&mut incoming).await;
     let session = &mut incoming.session;
-    let mut body = BytesMut::new();
-    session
-        .receiver()
-        .append(&mut body, usize::try_from(call.body_bytes).unwrap())
-        .await
-        .unwrap();
-    let body = body.freeze();
     let mut request = http.post(origin).body(body.clone());
     for (name, value) in &call.headers {
         request = request.header(name, value);

@@ -42,6 +42,10 @@ pub(crate) struct Attempt {
     pub(crate) host: EntityId,
     pub(crate) chosen: Option<Looked>,
     pub(crate) other: Option<(EntityId, Looked)>,
+    /// Asked while another had been silent for this long, which was waited for further.
+    pub(crate) beside: Option<Duration>,
+    /// Its answer is the one that was given.
+    pub(crate) answered: bool,
     /// What came of it.
     pub(crate) outcome: String,
     pub(crate) took: Duration,
@@ -75,23 +79,34 @@ impl Decisions {
 impl Decision {
     fn record(&self) -> DecisionRecord {
         let mut reasons = vec![format!(
-            "{} candidates in snapshot {}, which was {} ms old",
-            self.n_candidates, self.snapshot_version, self.snapshot_age_ms
+            "{} {} in snapshot {}, which was {} ms old",
+            self.n_candidates,
+            if self.n_candidates == 1 {
+                "candidate"
+            } else {
+                "candidates"
+            },
+            self.snapshot_version,
+            self.snapshot_age_ms
         )];
         let mut candidates = Vec::new();
+        let answered = self.attempts.iter().position(|attempt| attempt.answered);
+        // Where none answered, the last one that was asked.
+        let chosen = answered.unwrap_or(self.attempts.len().saturating_sub(1));
         for (n, attempt) in self.attempts.iter().enumerate() {
+            let beside = attempt.beside.map(|silent| {
+                let silent_ms = silent.as_secs_f64() * 1e3;
+                format!(", beside the one before, which had been silent for {silent_ms:.3} ms")
+            });
             reasons.push(format!(
-                "attempt {}: {} after {:.3} ms: {}",
+                "attempt {}{}: {} after {:.3} ms: {}",
                 n + 1,
+                beside.unwrap_or_default(),
                 attempt.host,
                 attempt.took.as_secs_f64() * 1e3,
                 attempt.outcome
             ));
-            candidates.push(candidate(
-                &attempt.host,
-                attempt.chosen.as_ref(),
-                n + 1 == self.attempts.len(),
-            ));
+            candidates.push(candidate(&attempt.host, attempt.chosen.as_ref(), n == chosen));
             if let Some((host, looked)) = &attempt.other {
                 candidates.push(candidate(host, Some(looked), false));
             }
@@ -164,6 +179,50 @@ mod tests {
         assert!(decisions.get(&id, &principal("acme", &[Scope::Read])).is_some());
         assert!(decisions.get(&id, &principal("other", &[Scope::Read])).is_none());
         assert!(decisions.get(&id, &principal("other", &[Scope::Admin])).is_some());
+    }
+
+    #[test]
+    fn the_record_tells_of_one_candidate_and_of_many() {
+        let first = |n_candidates| {
+            let told = Decision {
+                n_candidates,
+                ..decision(1)
+            };
+            told.record().reasons[0].clone()
+        };
+        assert_eq!(first(1), "1 candidate in snapshot 1, which was 2 ms old");
+        assert_eq!(first(2), "2 candidates in snapshot 1, which was 2 ms old");
+    }
+
+    #[test]
+    fn the_one_whose_answer_was_given_is_the_chosen_one() {
+        let attempt = |host: &str, answered: bool| Attempt {
+            host: format!("model-host:acme/{host}").parse().unwrap(),
+            chosen: None,
+            other: None,
+            beside: None,
+            answered,
+            outcome: String::new(),
+            took: Duration::ZERO,
+        };
+        let chosen = |answered: [bool; 2]| {
+            let attempts = vec![attempt("one", answered[0]), attempt("two", answered[1])];
+            let record = Decision {
+                attempts,
+                ..decision(1)
+            }
+            .record();
+            let chosen: Vec<String> = record
+                .candidates
+                .iter()
+                .filter(|c| c.chosen)
+                .map(|c| c.name.clone())
+                .collect();
+            chosen.join(" ")
+        };
+        assert_eq!(chosen([true, false]), "model-host:acme/one");
+        assert_eq!(chosen([false, true]), "model-host:acme/two");
+        assert_eq!(chosen([false, false]), "model-host:acme/two");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod openapi;
 mod health;
 mod rest;
 
+mod hedging;
 mod oip;
 mod queries;
 mod routing;

@@ -1,10 +1,11 @@
 //! A query's way to a replica: choose, ask, and on a failure of the host go on to another, as long as nothing of an
-//! answer has reached the client.
+//! answer has reached the client. One that is silent for unusually long is not waited for alone: a second one is asked
+//! beside it, and the first whole answer is the client's.
 
 use crate::{
     decisions::{Attempt, Decision},
     gateway::Gateway,
-    routing::{self, Pick},
+    routing::{self, InFlight, Pick},
     sessions::{Blame, Inferred, SessionFailure},
     stats::count,
     view::{Served, View},
@@ -17,6 +18,7 @@ use daitn_messages::{
     session::InferQuery,
     snapshot::UnservedModel,
 };
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -52,7 +54,9 @@ pub(crate) struct Answered {
 /// Asks replicas until one answers.
 pub(crate) async fn answer(gateway: &Gateway, query: &Query<'_>) -> Answered {
     let mut decision = decision(gateway, query);
-    let result = attempts(gateway, query, &mut decision).await;
+    let mut asking = Asking::new(gateway, query, decision.id.clone());
+    let result = asking.answer().await;
+    decision.attempts = asking.records();
     decision.outcome = match &result {
         Ok(inferred) => format!("answered; {} µs in the host", inferred.host_micros),
         Err(rejection) => rejection.to_string(),
@@ -82,44 +86,211 @@ fn decision(gateway: &Gateway, query: &Query<'_>) -> Decision {
     }
 }
 
-async fn attempts(
-    gateway: &Gateway,
-    query: &Query<'_>,
-    decision: &mut Decision,
-) -> Result<Inferred, Rejection> {
-    let deadline = Instant::now() + gateway.limits().query_timeout;
-    let replicas = &query.served.replicas;
-    let bytes = (query.input.len() + output_bytes(query)) as u64;
-    let mut tried = Vec::with_capacity(ATTEMPTS_MAX);
-    let mut last: Option<SessionFailure> = None;
-    while tried.len() < ATTEMPTS_MAX && Instant::now() < deadline {
-        let now = gateway.clock.now();
-        let Some(pick) = routing::pick(replicas, &tried, bytes, now, gateway.random.next()) else {
-            break;
-        };
-        tried.push(pick.chosen.index);
-        if tried.len() > 1 {
-            count(&gateway.stats.failovers_total);
+/// A query and the replicas that were asked it.
+struct Asking<'a> {
+    gateway: &'a Gateway,
+    query: &'a Query<'a>,
+    decision: DecisionId,
+    /// There and back.
+    bytes: u64,
+    deadline: Instant,
+    asked: Vec<Asked>,
+    /// The places in `asked` of those that have not ended, with what comes of them.
+    running: FuturesUnordered<BoxFuture<'a, (usize, Result<Inferred, SessionFailure>)>>,
+}
+
+/// A replica that was asked.
+struct Asked {
+    pick: Pick,
+    started: Instant,
+    /// Asked beside another that had been silent for this long.
+    beside: Option<Duration>,
+    /// While it is waited for.
+    in_flight: Option<InFlight>,
+    answered: bool,
+    outcome: String,
+    took: Duration,
+}
+
+impl<'a> Asking<'a> {
+    fn new(gateway: &'a Gateway, query: &'a Query<'a>, decision: DecisionId) -> Self {
+        Self {
+            gateway,
+            query,
+            decision,
+            bytes: (query.input.len() + output_bytes(query)) as u64,
+            deadline: Instant::now() + gateway.limits().query_timeout,
+            asked: Vec::with_capacity(ATTEMPTS_MAX),
+            running: FuturesUnordered::new(),
         }
-        let is_last = tried.len() == ATTEMPTS_MAX.min(replicas.len());
-        let left = deadline.saturating_duration_since(Instant::now());
+    }
+
+    async fn answer(&mut self) -> Result<Inferred, Rejection> {
+        let begun = Instant::now();
+        let pace = &self.query.served.pace;
+        let wait = pace.begins(self.bytes);
+        // One hedge for a query; a replica that is asked in place of one that failed has the same time before it.
+        let mut hedge_at = wait.map(|wait| begun + wait);
+        if !self.go_on() {
+            return Err(refusal(self.query, None));
+        }
+        loop {
+            tokio::select! {
+                biased;
+                next = self.running.next() => {
+                    let Some((n, result)) = next else {
+                        return Err(refusal(self.query, None));
+                    };
+                    let failure = match self.ended(n, result) {
+                        Ok(inferred) => {
+                            pace.answered(self.bytes, begun.elapsed());
+                            return Ok(inferred);
+                        }
+                        Err(failure) => failure,
+                    };
+                    if failure.blame() == Blame::Query {
+                        return Err(failure.rejection(Code::BadTensor));
+                    }
+                    // Where another is under way, that one is waited for.
+                    if self.running.is_empty() {
+                        if !self.go_on() {
+                            return Err(refusal(self.query, Some(&failure)));
+                        }
+                        count(&self.gateway.stats.failovers_total);
+                        hedge_at = hedge_at.and(wait).map(|wait| Instant::now() + wait);
+                    }
+                }
+                () = until(hedge_at) => {
+                    hedge_at = None;
+                    self.hedge();
+                }
+            }
+        }
+    }
+
+    /// Asks one that was not asked yet; false where there is none, or no time.
+    fn go_on(&mut self) -> bool {
+        let random = self.gateway.random.next();
+        let now = self.gateway.clock.now();
+        let pick = routing::pick(
+            &self.query.served.replicas,
+            &self.tried(),
+            self.bytes,
+            now,
+            random,
+        );
+        let pick = pick.filter(|_| self.asked.len() < ATTEMPTS_MAX && Instant::now() < self.deadline);
+        pick.map(|pick| self.ask(pick, None)).is_some()
+    }
+
+    /// Asks a second one beside the first, if there is a good one and the share of such queries is not used up.
+    fn hedge(&mut self) {
+        let random = self.gateway.random.next();
+        let now = self.gateway.clock.now();
+        let served = self.query.served;
+        let pick = routing::pick_fit(&served.replicas, &self.tried(), self.bytes, now, random);
+        let waited = self.asked.last().map(|asked| asked.started.elapsed());
+        if let Some(pick) = pick
+            && self.asked.len() < ATTEMPTS_MAX
+            && served.pace.hedge()
+        {
+            count(&self.gateway.stats.hedges_total);
+            self.ask(pick, waited);
+        }
+    }
+
+    fn tried(&self) -> Vec<usize> {
+        self.asked.iter().map(|asked| asked.pick.chosen.index).collect()
+    }
+
+    fn ask(&mut self, pick: Pick, beside: Option<Duration>) {
+        let query = self.query;
+        let n = self.asked.len();
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let is_last = n + 1 == ATTEMPTS_MAX.min(query.served.replicas.len());
         let within = if is_last {
             left
         } else {
             patience(&pick, query).min(left)
         };
-        let started = Instant::now();
-        let result = attempt(gateway, query, &pick, decision.id.clone(), within).await;
-        decision
-            .attempts
-            .push(attempt_record(query, &pick, &result, started.elapsed()));
-        match result {
-            Ok(inferred) => return Ok(inferred),
-            Err(failure) if failure.blame() == Blame::Query => return Err(failure.rejection(Code::BadTensor)),
-            Err(failure) => last = Some(failure),
-        }
+        let replica = &query.served.replicas[pick.chosen.index];
+        self.asked.push(Asked {
+            pick,
+            started: Instant::now(),
+            beside,
+            in_flight: Some(replica.health.enter()),
+            answered: false,
+            outcome: String::new(),
+            took: Duration::ZERO,
+        });
+        let request = InferQuery {
+            model: query.served.model.model.clone(),
+            n_rows: query.n_rows,
+            decision: self.decision.clone(),
+        };
+        let output_bytes = output_bytes(query);
+        let sessions = &self.gateway.sessions;
+        self.running.push(Box::pin(async move {
+            let input = query.input.clone();
+            let asked = sessions.infer(&replica.peer, request, input, output_bytes, within);
+            (n, asked.await)
+        }));
     }
-    Err(refusal(query, last.as_ref()))
+
+    /// Settles what came of one, for the replica's health and for the record.
+    fn ended(
+        &mut self,
+        n: usize,
+        result: Result<Inferred, SessionFailure>,
+    ) -> Result<Inferred, SessionFailure> {
+        let asked = &mut self.asked[n];
+        asked.took = asked.started.elapsed();
+        asked.answered = result.is_ok();
+        asked.outcome = match &result {
+            Ok(_) => "answered".to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        if let Some(in_flight) = asked.in_flight.take() {
+            settle(self.gateway, self.query, asked, in_flight, &result);
+        }
+        result
+    }
+
+    /// What is kept of each replica that was asked. Those that had not ended are waited for no longer.
+    fn records(&mut self) -> Vec<Attempt> {
+        let answered = self.asked.iter().position(|asked| asked.answered);
+        for n in 0..self.asked.len() {
+            let asked = &mut self.asked[n];
+            let Some(in_flight) = asked.in_flight.take() else {
+                continue;
+            };
+            asked.took = asked.started.elapsed();
+            "had not answered".clone_into(&mut asked.outcome);
+            let was_outpaced = answered.is_some_and(|answered| n < answered);
+            if was_outpaced && in_flight.outpaced(self.gateway.clock.now(), asked.took) {
+                left_out(self.gateway, self.query, asked, "others answer in its place");
+            }
+        }
+        let host = |index: usize| -> EntityId { self.query.served.replicas[index].host.clone() };
+        let record = |asked: &Asked| Attempt {
+            host: host(asked.pick.chosen.index),
+            chosen: Some(asked.pick.chosen),
+            other: asked.pick.other.map(|other| (host(other.index), other)),
+            beside: asked.beside,
+            answered: asked.answered,
+            outcome: asked.outcome.clone(),
+            took: asked.took,
+        };
+        self.asked.iter().map(record).collect()
+    }
+}
+
+/// Waits until then, or for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// How long to wait for a replica while another could be asked.
@@ -137,64 +308,36 @@ fn output_bytes(query: &Query<'_>) -> usize {
     query.n_rows as usize * query.served.model.spec.task.n_outputs() * size_of::<f32>()
 }
 
-async fn attempt(
+/// Tells a replica's health what came of a query.
+fn settle(
     gateway: &Gateway,
     query: &Query<'_>,
-    pick: &Pick,
-    decision: DecisionId,
-    within: Duration,
-) -> Result<Inferred, SessionFailure> {
-    let replica = &query.served.replicas[pick.chosen.index];
-    let in_flight = replica.health.enter();
-    let request = InferQuery {
-        model: query.served.model.model.clone(),
-        n_rows: query.n_rows,
-        decision,
-    };
-    let started = Instant::now();
-    let asked = gateway.sessions.infer(
-        &replica.peer,
-        request,
-        query.input.clone(),
-        output_bytes(query),
-        within,
-    );
-    let result = asked.await;
+    asked: &Asked,
+    in_flight: InFlight,
+    result: &Result<Inferred, SessionFailure>,
+) {
     let now = gateway.clock.now();
-    match &result {
-        Ok(inferred) => in_flight.answered(now, started.elapsed(), inferred.in_flight, inferred.rtt),
+    match result {
+        Ok(inferred) => in_flight.answered(now, asked.took, inferred.in_flight, inferred.rtt),
         Err(failure) => match failure.blame() {
             Blame::Query | Blame::Host => drop(in_flight),
             Blame::Full => in_flight.full(now),
             Blame::Broken => {
+                let replica = &query.served.replicas[asked.pick.chosen.index];
                 tracing::debug!(host = %replica.host, node = %replica.peer.node, "a replica failed: {failure}");
                 if in_flight.failed(now) {
-                    count(&gateway.stats.ejections_total);
-                    tracing::warn!(host = %replica.host, "a replica fails repeatedly and is left out for a while: {failure}");
+                    left_out(gateway, query, asked, &failure.to_string());
                 }
             }
         },
     }
-    result
 }
 
-fn attempt_record(
-    query: &Query<'_>,
-    pick: &Pick,
-    result: &Result<Inferred, SessionFailure>,
-    took: Duration,
-) -> Attempt {
-    let host = |index: usize| -> EntityId { query.served.replicas[index].host.clone() };
-    Attempt {
-        host: host(pick.chosen.index),
-        chosen: Some(pick.chosen),
-        other: pick.other.map(|other| (host(other.index), other)),
-        outcome: match result {
-            Ok(_) => "answered".to_owned(),
-            Err(failure) => failure.to_string(),
-        },
-        took,
-    }
+/// A replica is out for a while.
+fn left_out(gateway: &Gateway, query: &Query<'_>, asked: &Asked, why: &str) {
+    count(&gateway.stats.ejections_total);
+    let host = &query.served.replicas[asked.pick.chosen.index].host;
+    tracing::warn!(%host, "a replica fails repeatedly and is left out for a while: {why}");
 }
 
 fn refusal(query: &Query<'_>, last: Option<&SessionFailure>) -> Rejection {

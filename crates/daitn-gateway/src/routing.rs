@@ -4,7 +4,7 @@
 //! Only failures of the way or of the host count; a request that the host rightly refuses says nothing about the host.
 
 use daitn_messages::{descriptor::Telemetry, ids::EntityId, session::Peer, units::UnixMillis};
-use daitn_topology::replicas::{self, Candidate, Observed};
+use daitn_topology::replicas::{self, Candidate, Choice, Observed};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -35,6 +35,8 @@ pub(crate) struct Health(Mutex<Seen>);
 struct Seen {
     observed: Observed,
     rtt_seconds: f64,
+    /// Answers of the host so far.
+    n_answers: u64,
     /// Queries at the host, as its last answer told, and when that was.
     told: (u32, UnixMillis),
     resting_until: UnixMillis,
@@ -51,6 +53,8 @@ pub(crate) struct Now {
 /// A query under way at a replica. Whatever becomes of it, it is counted down once.
 pub(crate) struct InFlight {
     health: Arc<Health>,
+    /// What the host had answered when it was sent.
+    n_answers_before: u64,
     settled: bool,
 }
 
@@ -61,9 +65,13 @@ impl Health {
     }
 
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
-        self.with(|seen| seen.observed.sent());
+        let n_answers_before = self.with(|seen| {
+            seen.observed.sent();
+            seen.n_answers
+        });
         InFlight {
             health: self.clone(),
+            n_answers_before,
             settled: false,
         }
     }
@@ -88,6 +96,7 @@ impl InFlight {
             }
             let service_seconds = (took.as_secs_f64() - seen.rtt_seconds).max(0.0);
             seen.observed.answered(service_seconds, now.steady);
+            seen.n_answers += 1;
             // The one that was answered is over.
             seen.told = (told_in_flight.saturating_sub(1), now.steady);
         });
@@ -103,11 +112,29 @@ impl InFlight {
 
     /// The way or the host failed. True where that took the replica out for a while.
     pub(crate) fn failed(self, now: Now) -> bool {
+        self.settle_ejecting(now, |_, observed| observed.failed(now.steady))
+    }
+
+    /// Another replica, which was asked after this one had been silent for a while, has answered first, and this one is
+    /// waited for no longer. True where that took the replica out for a while.
+    pub(crate) fn outpaced(self, now: Now, waited: Duration) -> bool {
+        let n_answers_before = self.n_answers_before;
+        self.settle_ejecting(now, |seen, observed| {
+            // Not one answer to anybody since: as of a host that is no longer there.
+            let silent = seen.n_answers == n_answers_before;
+            let service_seconds = (waited.as_secs_f64() - seen.rtt_seconds).max(0.0);
+            observed.outpaced(service_seconds, silent, now.steady);
+        })
+    }
+
+    fn settle_ejecting(self, now: Now, change: impl FnOnce(&Seen, &mut Observed)) -> bool {
         let mut ejected = false;
         self.settle(|seen| {
             let before = seen.observed.ejected(now.steady);
-            seen.observed.failed(now.steady);
-            ejected = !before && seen.observed.ejected(now.steady);
+            let mut observed = seen.observed;
+            change(seen, &mut observed);
+            seen.observed = observed;
+            ejected = !before && observed.ejected(now.steady);
         });
         ejected
     }
@@ -187,30 +214,41 @@ pub(crate) fn pick(
     random: u64,
 ) -> Option<Pick> {
     let untried = |index: usize| (!tried.contains(&index)).then(|| replicas[index].candidate(now));
-    let awake = |index: usize| {
-        if replicas[index].rests(now) {
-            None
-        } else {
-            untried(index)
-        }
-    };
-    let choose = |candidate: &dyn Fn(usize) -> Option<Candidate>| {
-        replicas::choose(replicas.len(), candidate, bytes, now.steady, random)
-    };
     // One that rests is better than one that fails.
-    let choice = match choose(&awake) {
-        Some(choice) if !choice.desperate => choice,
-        _ => choose(&untried)?,
-    };
-    let look = |index: usize, predicted_seconds: f64| Looked {
-        index,
-        predicted_seconds,
-        in_flight: replicas[index].health.with(|seen| seen.observed.in_flight),
-    };
-    Some(Pick {
-        chosen: look(choice.chosen, choice.seconds),
-        other: choice.other.map(|(index, seconds)| look(index, seconds)),
+    pick_fit(replicas, tried, bytes, now, random).or_else(|| {
+        let choice = replicas::choose(replicas.len(), untried, bytes, now.steady, random)?;
+        Some(Pick::of(&choice, replicas))
     })
+}
+
+/// The same, and `None` rather than one that rests or is out.
+pub(crate) fn pick_fit(
+    replicas: &[Arc<Replica>],
+    tried: &[usize],
+    bytes: u64,
+    now: Now,
+    random: u64,
+) -> Option<Pick> {
+    let fit = |index: usize| {
+        let ruled_out = tried.contains(&index) || replicas[index].rests(now);
+        (!ruled_out).then(|| replicas[index].candidate(now))
+    };
+    let choice = replicas::choose(replicas.len(), fit, bytes, now.steady, random)?;
+    (!choice.desperate).then(|| Pick::of(&choice, replicas))
+}
+
+impl Pick {
+    fn of(choice: &Choice, replicas: &[Arc<Replica>]) -> Self {
+        let look = |index: usize, predicted_seconds: f64| Looked {
+            index,
+            predicted_seconds,
+            in_flight: replicas[index].health.with(|seen| seen.observed.in_flight),
+        };
+        Self {
+            chosen: look(choice.chosen, choice.seconds),
+            other: choice.other.map(|(index, seconds)| look(index, seconds)),
+        }
+    }
 }
 
 /// A stream of numbers for drawing (SplitMix64, Steele, Lea and Flood 2014). No secret is made from it.

@@ -82,6 +82,7 @@ pub struct GatewayStats {
     connections_open: AtomicU64,
     connections_total: AtomicU64,
     pub(crate) failovers_total: AtomicU64,
+    pub(crate) hedges_total: AtomicU64,
     pub(crate) ejections_total: AtomicU64,
     pub(crate) overloads_total: AtomicU64,
     pub(crate) unauthenticated_total: AtomicU64,
@@ -103,6 +104,8 @@ pub struct StatsSnapshot {
     pub connections_total: u64,
     /// Queries that went on to another replica after one had failed.
     pub failovers_total: u64,
+    /// Queries that a second replica was asked as well, because the first was slow.
+    pub hedges_total: u64,
     /// Replicas that were taken out of the choice for a while after repeated failures.
     pub ejections_total: u64,
     /// Requests refused because a bound of the gateway was reached.
@@ -164,6 +167,7 @@ impl GatewayStats {
             connections_open: self.connections_open.load(Relaxed),
             connections_total: self.connections_total.load(Relaxed),
             failovers_total: self.failovers_total.load(Relaxed),
+            hedges_total: self.hedges_total.load(Relaxed),
             ejections_total: self.ejections_total.load(Relaxed),
             overloads_total: self.overloads_total.load(Relaxed),
             unauthenticated_total: self.unauthenticated_total.load(Relaxed),

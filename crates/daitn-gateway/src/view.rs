@@ -1,7 +1,7 @@
 //! The newest snapshot, indexed for lookups on the request path. What the gateway itself has learnt about a replica or
 //! a client outlives the snapshot that named it.
 
-use crate::routing::{Health, Replica};
+use crate::{hedging::Pace, routing::Replica};
 use daitn_messages::{
     ids::{ArtifactId, EntityId, EntityKind, OrganisationId, Slug},
     operation::Principal,
@@ -48,6 +48,7 @@ pub(crate) struct Model {
 pub(crate) struct Served {
     pub(crate) model: ServedModel,
     pub(crate) replicas: Vec<Arc<Replica>>,
+    pub(crate) pace: Arc<Pace>,
 }
 
 impl Served {
@@ -103,12 +104,14 @@ impl View {
             if served.default_version {
                 model.default_version = Some(served.model.version);
             }
-            let replicas = replicas(served, before);
+            let known = before.served(served);
+            let replicas = replicas(served, known);
             model.versions.insert(
                 served.model.version,
                 Arc::new(Served {
                     model: without_replicas(served),
                     replicas,
+                    pace: known.map(|known| known.pace.clone()).unwrap_or_default(),
                 }),
             );
         }
@@ -161,21 +164,10 @@ impl View {
         self.agents.get(&(organisation.clone(), name.clone())).cloned()
     }
 
-    fn health(
-        &self,
-        served: &ServedModel,
-        replica: &daitn_messages::snapshot::Replica,
-    ) -> Option<Arc<Health>> {
-        let version = self
-            .models
-            .get(&served.model.name)?
-            .versions
-            .get(&served.model.version)?;
-        let same = version
-            .replicas
-            .iter()
-            .find(|r| r.host == replica.host && r.peer.node == replica.peer.node)?;
-        Some(same.health.clone())
+    /// The same version of the same model.
+    fn served(&self, served: &ServedModel) -> Option<&Arc<Served>> {
+        let model = self.models.get(&served.model.name)?;
+        model.versions.get(&served.model.version)
     }
 }
 
@@ -189,13 +181,18 @@ pub(crate) fn peers(snapshot: &Snapshot) -> impl Iterator<Item = &Peer> {
     hosts.chain(snapshot.agents.iter().map(|agent| &agent.peer))
 }
 
-fn replicas(served: &ServedModel, before: &View) -> Vec<Arc<Replica>> {
+fn replicas(served: &ServedModel, known: Option<&Arc<Served>>) -> Vec<Arc<Replica>> {
+    let health = |replica: &daitn_messages::snapshot::Replica| {
+        let mut before = known.iter().flat_map(|known| &known.replicas);
+        let same = before.find(|r| r.host == replica.host && r.peer.node == replica.peer.node);
+        same.map(|same| same.health.clone()).unwrap_or_default()
+    };
     let replica = |replica: &daitn_messages::snapshot::Replica| {
         Arc::new(Replica {
             host: replica.host.clone(),
             peer: replica.peer.clone(),
             telemetry: replica.telemetry.clone(),
-            health: before.health(served, replica).unwrap_or_default(),
+            health: health(replica),
         })
     };
     served.replicas.iter().map(replica).collect()

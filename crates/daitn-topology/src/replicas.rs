@@ -56,6 +56,10 @@ impl Observed {
     pub fn answered(&mut self, service_seconds: f64, now: UnixMillis) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.failures_in_a_row = 0;
+        self.renew(service_seconds, now);
+    }
+
+    fn renew(&mut self, service_seconds: f64, now: UnixMillis) {
         if service_seconds.is_finite() && service_seconds >= 0.0 {
             let kept = self.decay(now);
             self.service_seconds = if service_seconds >= self.service_seconds {
@@ -65,6 +69,18 @@ impl Observed {
             };
             self.seen_at = now;
         }
+    }
+
+    /// A query was given up after this time, because another replica, asked later, had answered it: service takes at
+    /// least as long. One that was `silent`, which is that it has answered nobody meanwhile, is taken for failing, as it
+    /// may be gone; how long it is left out does not grow by further queries of the same moment.
+    pub fn outpaced(&mut self, service_seconds: f64, silent: bool, now: UnixMillis) {
+        if silent && !self.ejected(now) {
+            self.failed(now);
+        } else {
+            self.ended();
+        }
+        self.renew(service_seconds, now);
     }
 
     /// A query failed through the replica's fault (not for a bad request, nor because the client left).

@@ -92,6 +92,35 @@ fn failures_eject_and_a_success_takes_back() {
     assert_eq!(blameless, Observed::default());
 }
 
+#[test]
+fn one_that_is_outpaced_is_slow_and_out_only_if_it_is_silent() {
+    let mut alive = Observed::default();
+    for _ in 0..10 {
+        alive.sent();
+        alive.outpaced(0.05, false, NOW);
+    }
+    assert_eq!((alive.in_flight, alive.ejected(NOW)), (0, false));
+    assert!((alive.service_seconds - 0.05).abs() < 1e-12);
+    // Of one that is gone ten queries of the same moment count as the three that put it out, for a second.
+    let mut gone = Observed::default();
+    for n in 1..=10 {
+        gone.sent();
+        gone.outpaced(0.05, true, NOW);
+        assert_eq!(gone.ejected(NOW), n >= 3, "{n}");
+    }
+    assert_eq!(
+        (gone.in_flight, gone.ejected_until),
+        (0, UnixMillis(NOW.0 + 1_000))
+    );
+    // Still silent when it is tried again: twice as long. An answer takes it back.
+    let later = gone.ejected_until;
+    gone.sent();
+    gone.outpaced(0.05, true, later);
+    assert_eq!(gone.ejected_until, UnixMillis(later.0 + 2_000));
+    gone.answered(0.001, later);
+    assert_eq!(gone.failures_in_a_row, 0);
+}
+
 fn randoms(n: u64) -> impl Iterator<Item = u64> {
     // SplitMix64 (Steele 2014).
     let mut state = 1_u64;

@@ -283,6 +283,8 @@ async fn exchange(
             host: agent.agent.clone(),
             chosen: None,
             other: None,
+            beside: None,
+            answered: answered.is_ok(),
             outcome: outcome.clone(),
             took: started.elapsed(),
         }],

@@ -67,6 +67,7 @@ fn every_end_of_a_query_counts_down() {
     health.enter().answered(at(0), Duration::from_millis(1), 1, None);
     health.enter().full(at(0));
     health.enter().failed(at(0));
+    health.enter().outpaced(at(0), Duration::from_millis(1));
     drop(health.enter());
     assert_eq!(health.in_flight(), 0);
     let panicked = std::panic::catch_unwind(|| {
@@ -113,6 +114,38 @@ fn failures_take_a_replica_out_and_bad_queries_do_not() {
     // The third in a row does it, and a further one tells nothing new.
     assert_eq!(out, [false, false, true, false]);
     assert_eq!(shares(&replicas, at(0), 100), [0, 100]);
+}
+
+#[test]
+fn one_that_is_outpaced_gets_no_further_queries_for_a_while() {
+    let replicas = replicas(2);
+    let waited = Duration::from_millis(50);
+    assert!(!replicas[0].health.enter().outpaced(at(0), waited));
+    assert_eq!(shares(&replicas, at(0), 100), [0, 100]);
+    // It answers somebody else meanwhile: it is slow, not gone.
+    for _ in 0..10 {
+        let slow = replicas[0].health.enter();
+        replicas[0].health.enter().answered(at(0), waited, 1, None);
+        assert!(!slow.outpaced(at(0), waited));
+    }
+    let out: Vec<bool> = (0..4)
+        .map(|_| replicas[0].health.enter().outpaced(at(0), waited))
+        .collect();
+    assert_eq!(out, [false, false, true, false]);
+}
+
+#[test]
+fn who_rests_or_is_out_is_no_second_one_to_ask() {
+    let replicas = replicas(2);
+    assert_eq!(pick_fit(&replicas, &[0], 0, at(0), 1).unwrap().chosen.index, 1);
+    replicas[1].health.enter().full(at(0));
+    assert_eq!(pick_fit(&replicas, &[0], 0, at(0), 1), None);
+    assert_eq!(pick(&replicas, &[0], 0, at(0), 1).unwrap().chosen.index, 1);
+    assert!(pick_fit(&replicas, &[0], 0, at(REST_MS), 1).is_some());
+    for _ in 0..3 {
+        replicas[1].health.enter().failed(at(REST_MS));
+    }
+    assert_eq!(pick_fit(&replicas, &[0], 0, at(REST_MS), 1), None);
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! Queries by the Open Inference Protocol: forms, versions, failover.
 
 use crate::{
-    lab::{Conduct, Host, Lab, PATIENCE, config, expected, read_back, secret, served},
+    lab::{Conduct, Host, Lab, PATIENCE, expected, read_back, secret, served},
     samples::spec,
 };
 use bytes::Bytes;
 use daitn_gateway::GatewayLimits;
 use daitn_messages::{
+    descriptor::Telemetry,
     learning::Task,
     operation::Scope,
     policy::PolicyAnswer,
     snapshot::{Access, UnservedModel},
+    units::UnixMillis,
 };
 use serde_json::{Value, json};
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
@@ -232,15 +234,97 @@ async fn no_query_is_lost_when_a_replica_dies() {
     .await;
     assert!(one.n_queries.load(SeqCst) > 0 && two.n_queries.load(SeqCst) > 100);
     let stats = lab.gateway.stats().snapshot();
-    assert!(stats.failovers_total > 0, "{stats:?}");
+    assert!(stats.failovers_total + stats.hedges_total > 0, "{stats:?}");
     assert_eq!(stats.requests_open, 0);
+}
+
+/// So many answers tell the gateway how long one takes.
+const N_ANSWERS_TO_KNOW: usize = 32;
+
+/// Two hosts of which the first is always the better choice, and has answered often enough to be known.
+async fn preferred_and_other(seed: u8) -> (Lab, Host, Host) {
+    let (preferred, mut other) = (Host::start(seed, 3, 2).await, Host::start(seed + 1, 3, 2).await);
+    other.replica.telemetry = Some(Telemetry {
+        entity: other.replica.host.clone(),
+        measured_at: UnixMillis(1),
+        load: 0.0,
+        queued: 0,
+        in_flight: 0,
+        free_memory_bytes: 0,
+        service_seconds: 100.0,
+    });
+    let lab = served_by(&[&preferred, &other]).await;
+    for _ in 0..N_ANSWERS_TO_KNOW {
+        assert_eq!(infer(&lab, &query(&rows(1))).await.status(), 200);
+    }
+    assert_eq!(preferred.n_queries.load(SeqCst), N_ANSWERS_TO_KNOW);
+    (lab, preferred, other)
+}
+
+#[tokio::test]
+async fn one_that_never_answers_is_not_waited_for_where_another_can_be_asked() {
+    let (lab, silent, other) = preferred_and_other(18).await;
+    silent.behave(Conduct::Stall);
+    let rows = rows(1);
+    let response = infer(&lab, &query(&rows)).await;
+    assert_eq!(response.status(), 200);
+    let decision = response.headers()["x-daitn-decision"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!(answer["outputs"][0]["data"], read_back(&expected(&rows[0], 2)));
+    assert_eq!(other.n_queries.load(SeqCst), 1);
+    let stats = || lab.gateway.stats().snapshot();
+    assert_eq!((stats().hedges_total, stats().failovers_total), (1, 0));
+    // The record tells of both, and whose answer it was.
+    let record = lab.get(&format!("/v1/decisions/{decision}"), Scope::Read);
+    let record: Value = record.send().await.unwrap().json().await.unwrap();
+    let reasons = &record["data"]["reasons"];
+    assert!(
+        reasons[1].as_str().unwrap().contains("host-18 after") && reasons[2].to_string().contains("beside"),
+        "{reasons}"
+    );
+    assert!(
+        reasons[1].as_str().unwrap().ends_with("had not answered"),
+        "{reasons}"
+    );
+    let candidates = record["data"]["candidates"].as_array().unwrap();
+    let chosen: Vec<&Value> = candidates.iter().filter(|c| c["chosen"] == true).collect();
+    assert_eq!(chosen[0]["name"], "model-host:acme/host-19");
+    // It is not asked for ever: with the third query in a row that it leaves without an answer it is out.
+    while stats().ejections_total == 0 {
+        assert!(stats().hedges_total <= 3, "{:?}", stats());
+        assert_eq!(infer(&lab, &query(&rows)).await.status(), 200);
+    }
+    assert_eq!(stats().hedges_total, 3);
+    // Whoever was given up is not waited for.
+    assert_eq!(stats().requests_open, 0);
+}
+
+#[tokio::test]
+async fn a_second_one_that_has_no_room_costs_the_query_nothing() {
+    let (lab, slow, full) = preferred_and_other(20).await;
+    slow.behave(Conduct::Hold);
+    full.behave(Conduct::Full);
+    let body = query(&rows(1));
+    let asked = infer(&lab, &body);
+    let release = async {
+        while full.n_queries.load(SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        slow.release.notify_one();
+    };
+    let (response, ()) = tokio::join!(asked, release);
+    assert_eq!(response.status(), 200);
+    let stats = lab.gateway.stats().snapshot();
+    assert_eq!((stats.hedges_total, stats.ejections_total), (1, 0));
 }
 
 #[tokio::test]
 async fn whatever_a_replica_does_wrong_another_answers_and_the_record_says_why() {
-    let limits = GatewayLimits::default();
     let (bad, good) = (Host::start(7, 3, 2).await, Host::start(8, 3, 2).await);
-    let lab = Lab::start_with(daitn_gateway::GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start().await;
     for (conduct, why) in [
         (Conduct::Full, "E0504"),
         (Conduct::Fail, "E0901"),
@@ -416,7 +500,7 @@ async fn a_key_has_its_own_share_of_the_gateway() {
         requests_per_key_max: 2,
         ..GatewayLimits::default()
     };
-    let lab = Lab::start_with(daitn_gateway::GatewayConfig { limits, ..config() }).await;
+    let lab = Lab::start_within(limits).await;
     lab.publish(vec![served(1, spec(3, &CLASSES), &[&host])], Vec::new())
         .await;
     let url = lab.url("/v2/models/digits/infer");

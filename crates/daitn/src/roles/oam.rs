@@ -267,6 +267,11 @@ pub(crate) fn watch_gateway(metrics: &Metrics, stats: Arc<GatewayStats>) {
                 s.failovers_total,
             ),
             Sample::counter(
+                "gateway_hedges",
+                "Queries that a second replica was asked as well",
+                s.hedges_total,
+            ),
+            Sample::counter(
                 "gateway_ejections",
                 "Replicas that were left alone for a while",
                 s.ejections_total,

@@ -19,12 +19,12 @@ use axum::{
 use bytes::Bytes;
 use daitn_messages::rejection::Rejection;
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use utoipa::{
     IntoResponses, Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// What every operation can answer instead of what was asked for.
 #[derive(IntoResponses)]
@@ -112,6 +112,7 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .merge(oip::router())
         .merge(a2a::router())
         .merge(health::router())
+        .routes(routes!(served_document))
 }
 
 /// The document as served under `/v1/openapi.json`.
@@ -122,17 +123,20 @@ pub fn document() -> Value {
     document
 }
 
+/// It never changes while the process runs.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "oversight", security(()), responses((status = 200, body = Value)))]
+async fn served_document() -> Response {
+    let json = HeaderValue::from_static("application/json");
+    reply::bytes_response(StatusCode::OK, json, DOCUMENT.clone())
+}
+
 /// All routes.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    // It never changes while the process runs.
-    let json = Bytes::from(document().to_string());
-    let serve = move || {
-        let json = json.clone();
-        async move { reply::bytes_response(StatusCode::OK, HeaderValue::from_static("application/json"), json) }
-    };
     let (router, _) = routes().split_for_parts();
     router
-        .route("/v1/openapi.json", axum::routing::get(serve))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(gateway)

@@ -34,6 +34,7 @@ fn every_operation_is_in_the_document_and_none_else() {
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
         ("GET", "/metrics"),
+        ("GET", "/v1/openapi.json"),
         ("GET", "/v2"),
         ("GET", "/v2/health/live"),
         ("GET", "/v2/health/ready"),

@@ -137,6 +137,11 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
     match command {
         Command::Get => {
             let text: PolicyText = app.client()?.ask(&Operation::GetPolicy).await?;
+            if text.policy.trim().is_empty() {
+                app.output.say(
+                    "The domain has no policy of its own: owners decide alone. Set one: daitn policy set FILE --yes",
+                );
+            }
             app.output.show(&text)?;
             Ok(Exit::Done)
         }

@@ -399,7 +399,10 @@ async fn ask_agent(
         narrator.tell(side_by_side.join("    "));
     }
     for AgentAnswer { said, digit, right } in &answers {
-        let told = format!("{agent} says: “{said}” It is a {digit}");
+        let told = format!(
+            "{agent} says: “{said}” It is {} {digit}",
+            reader::article(&digit.to_string())
+        );
         if *right {
             narrator.good(format!("{told}."));
         } else {

@@ -133,6 +133,11 @@ fn results_come_in_every_format_and_errors_of_the_network_with_their_codes() {
     let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!(last["terminal"], true);
 
+    // Nothing on standard output, so that it can be redirected into a file, and a word on why.
+    let policy = lab.run(&["policy", "get"]).ok();
+    assert_eq!(policy.stdout.trim(), "");
+    assert!(policy.stderr.contains("daitn policy set"), "{}", policy.stderr);
+
     let missing = lab.json(&["job", "get", "job-01arz3ndektsv4rrffq69g5fav"]);
     assert_eq!((missing.code, &missing.error()["code"]), (1, &json!("E0104")));
     let stranger = ran(lab

@@ -45,7 +45,7 @@ fn the_demo_does_what_it_promises() {
         let right = said.starts_with(&format!("This is {article} {digit}."));
         assert_eq!(answer["right"], right, "{answer}");
         let mark = if right { "✓" } else { "✗" };
-        let told = format!("{mark} agent:grid-works/reader says: “{said}” It is a {digit}");
+        let told = format!("{mark} agent:grid-works/reader says: “{said}” It is {article} {digit}");
         assert!(story.contains(&told), "{told}");
     }
     // The time in each phase is told, and the phases are the job's time.

@@ -47,6 +47,20 @@ impl Timing {
         const SLOW_LINK_BYTES_PER_MS: u64 = 250;
         bytes / SLOW_LINK_BYTES_PER_MS
     }
+
+    /// Verification units report on weights of this size within this time.
+    #[must_use]
+    pub(crate) fn reporting_ms(&self, weights_bytes: u64) -> u64 {
+        self.verifying_ms
+            .saturating_add(Self::transfer_ms(weights_bytes))
+    }
+
+    /// A host serves weights of this size within this time.
+    #[must_use]
+    pub(crate) fn placing_ms(&self, weights_bytes: u64) -> u64 {
+        self.deploying_ms
+            .saturating_add(Self::transfer_ms(weights_bytes))
+    }
 }
 
 /// Nodes of a domain.

@@ -7,7 +7,7 @@ use crate::{
         landscape::{self, HostsWanted},
         orders::{OrderRecord, Process},
     },
-    deployment::{Deployment, Input, Output, Step, placing_ms},
+    deployment::{Deployment, Input, Output, Step},
     job,
     limits::{DEPLOYMENTS_ACTIVE_MAX, DEPLOYMENTS_ENDED_MAX, HOLDERS_MAX, READERS_MAX},
 };
@@ -89,10 +89,7 @@ impl Core {
         if let Some(rejection) = self.serving_refused(&new.organisation, &new.model) {
             return Err(rejection);
         }
-        let bytes = self
-            .models
-            .get(&new.model)
-            .map_or(0, |model| model.body.weights_bytes);
+        let bytes = self.models.weights_bytes(&new.model);
         let id = DeploymentId::new(turn.now.0, turn.entropy.bytes());
         let deployment = Deployment {
             id: id.clone(),
@@ -104,7 +101,7 @@ impl Core {
             created_at: turn.now,
             ready_at: None,
             ended_at: None,
-            deadline: turn.now.plus(placing_ms(&self.config.timing, bytes)),
+            deadline: turn.now.plus(self.config.timing.placing_ms(bytes)),
             hosts: Vec::new(),
             refused: Vec::new(),
             short_since: None,
@@ -306,10 +303,7 @@ impl Core {
         }
         let deployment = entry.deployment.clone();
         let after = (deployment.phase, deployment.n_ready());
-        let weights_bytes = self
-            .models
-            .get(&deployment.model)
-            .map_or(0, |model| model.body.weights_bytes);
+        let weights_bytes = self.models.weights_bytes(&deployment.model);
         let wake = deployment.next_wake(&self.nodes, &self.config.timing, weights_bytes);
         if entry.wake != wake {
             entry.wake = wake;
@@ -417,6 +411,17 @@ impl Core {
         for id in concerned {
             self.step_deployment(turn, &id, Input::Back(&back));
         }
+    }
+
+    /// The same after a start, with the time that the center was away given back.
+    pub(super) fn arm_deployments(&mut self, turn: &mut Turn<'_>) {
+        for id in &self.deployments.active {
+            if let Some(Entry { deployment, .. }) = self.deployments.by_id.get_mut(id) {
+                let weights_bytes = self.models.weights_bytes(&deployment.model);
+                deployment.center_was_away(turn.now, &self.config.timing, weights_bytes);
+            }
+        }
+        self.review_all_deployments(turn);
     }
 
     pub(super) fn review_all_deployments(&mut self, turn: &mut Turn<'_>) {

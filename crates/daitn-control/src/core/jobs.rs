@@ -444,7 +444,7 @@ impl Core {
             self.keep_job(turn, &job);
             self.wake_job(turn, &job);
         }
-        self.review_all_deployments(turn);
+        self.arm_deployments(turn);
     }
 
     /// A node is reached elsewhere now, or is back: those who work with it are told.

@@ -43,6 +43,11 @@ impl Models {
         self.by_version.get(model)
     }
 
+    /// How large a version's weights are; 0 where it is not known.
+    pub(crate) fn weights_bytes(&self, model: &ModelVersion) -> u64 {
+        self.get(model).map_or(0, |model| model.body.weights_bytes)
+    }
+
     pub(crate) fn insert(&mut self, record: ModelRecord) {
         self.by_version.insert(record.model.clone(), record);
     }

@@ -2,7 +2,9 @@
 
 use crate::{
     Entropy, Timing,
-    core::{ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId, Timer, orders::Process},
+    core::{
+        ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId, Timer, Transition, orders::Process,
+    },
     limits::PLANNING_MAX,
 };
 use daitn_messages::{
@@ -20,8 +22,10 @@ use daitn_messages::{
     signed::{NodeKey, Signed},
     units::UnixMillis,
 };
+use daitn_store::{Change, Record};
 use std::collections::BTreeMap;
 
+mod absence;
 mod hosts;
 mod permissions;
 
@@ -32,6 +36,8 @@ struct Fixture {
     entropy: Entropy,
     admin: Principal,
     keys: BTreeMap<NodeId, NodeKey>,
+    /// What was written.
+    records: Records,
     next: u64,
     now: UnixMillis,
 }
@@ -55,16 +61,18 @@ impl Fixture {
         };
         let mut core = Core::restore(config, &Records::default(), NOW).unwrap();
         let mut entropy = Entropy::new([1; 32]);
-        core.bootstrap(RequestId(0), "operator".parse().unwrap(), NOW, &mut entropy);
+        let begun = core.bootstrap(RequestId(0), "operator".parse().unwrap(), NOW, &mut entropy);
         let admin = core.snapshot(NOW).keys[0].principal.clone();
         let mut fixture = Self {
             core,
             entropy,
             admin,
             keys: BTreeMap::new(),
+            records: Records::default(),
             next: 0,
             now: NOW,
         };
+        fixture.write(begun);
         let entities = [
             "dataset:a/d",
             "dataset:b/d",
@@ -79,7 +87,33 @@ impl Fixture {
     }
 
     fn handle(&mut self, event: Event) -> Vec<Effect> {
-        self.core.handle(event, self.now, &mut self.entropy).effects
+        let transition = self.core.handle(event, self.now, &mut self.entropy);
+        self.write(transition)
+    }
+
+    /// Keeps what is to be written, as a store would; what is to be done after it.
+    fn write(&mut self, transition: Transition) -> Vec<Effect> {
+        for change in transition.batch.changes() {
+            let (Change::Put { family, key, .. } | Change::Delete { family, key }) = change;
+            let records = self.records.by_family.entry(*family).or_default();
+            records.retain(|record| record.key != *key);
+            if let Change::Put { value, .. } = change {
+                records.push(Record {
+                    family: *family,
+                    key: key.clone(),
+                    value: value.clone(),
+                });
+            }
+        }
+        transition.effects
+    }
+
+    /// The center stops, is away for so long, and makes its state of its records again. Nobody is connected then.
+    fn away(&mut self, ms: u64) {
+        self.now = self.now.plus(ms);
+        self.core = Core::restore(self.core.config.clone(), &self.records, self.now).unwrap();
+        let started = self.core.start(self.now, &mut self.entropy);
+        self.write(started);
     }
 
     fn call(&mut self, operation: Operation) -> Result<Answer, Rejection> {

@@ -249,6 +249,17 @@ impl Deployment {
         }
     }
 
+    /// Hosts may have loaded the model while the center was away, or never heard of it: they have the whole time again.
+    pub(crate) fn center_was_away(&mut self, now: UnixMillis, timing: &Timing, weights_bytes: u64) {
+        if self.phase == DeploymentPhase::Placing {
+            let whole = now.plus(timing.placing_ms(weights_bytes));
+            self.deadline = self.deadline.max(whole);
+        }
+        for host in self.hosts.iter_mut().filter(|host| !host.ready) {
+            host.since = host.since.max(now);
+        }
+    }
+
     fn drop_host(&mut self, index: usize, why: Rejection, step: &mut Step<'_>) {
         let host = self.hosts.remove(index);
         step.out.push(Output::Cancel(host.order));
@@ -258,7 +269,7 @@ impl Deployment {
 
     /// Lets go of hosts that are gone too long, thrown out, or do not come to serve.
     fn drop_lost(&mut self, step: &mut Step<'_>) {
-        let patience = placing_ms(step.timing, step.weights.bytes);
+        let patience = step.timing.placing_ms(step.weights.bytes);
         for index in (0..self.hosts.len()).rev() {
             let host = &self.hosts[index];
             let node = host.placement.node;
@@ -410,7 +421,7 @@ impl Deployment {
             let gone = nodes
                 .offline_since(host.placement.node)
                 .map(|since| since.plus(timing.host_lost_ms));
-            let late = (!host.ready).then(|| host.since.plus(placing_ms(timing, weights_bytes)));
+            let late = (!host.ready).then(|| host.since.plus(timing.placing_ms(weights_bytes)));
             gone.into_iter().chain(late).min()
         };
         let first = (self.phase == DeploymentPhase::Placing).then_some(self.deadline);
@@ -422,11 +433,4 @@ impl Deployment {
             .map(|(_, until, _)| *until);
         self.hosts.iter().filter_map(lost).chain(first).chain(again).min()
     }
-}
-
-/// How long a host may take to serve.
-pub(crate) fn placing_ms(timing: &Timing, weights_bytes: u64) -> u64 {
-    timing
-        .deploying_ms
-        .saturating_add(Timing::transfer_ms(weights_bytes))
 }

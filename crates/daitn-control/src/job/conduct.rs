@@ -371,20 +371,6 @@ impl Job {
         }
     }
 
-    /// What others said while the center was away is still to come: deadlines leave them the time to say it.
-    pub(crate) fn center_was_away(&mut self, now: UnixMillis, timing: &Timing) {
-        let deadlines = [
-            self.deadline.as_mut(),
-            self.gathering.as_mut().map(|gathering| &mut gathering.deadline),
-        ];
-        for deadline in deadlines.into_iter().flatten() {
-            *deadline = (*deadline).max(now.plus(timing.preparing_ms));
-        }
-        if let Some(conductor) = &mut self.conductor {
-            conductor.heard_at = conductor.heard_at.max(now);
-        }
-    }
-
     /// Whether somebody else could conduct in place of the conductor.
     pub(super) fn has_successor(&self, plan: &Plan, nodes: &Nodes) -> bool {
         let current = self.conductor.as_ref().map(|conductor| conductor.placement.node);

@@ -1,9 +1,6 @@
 //! The end of a job: registration, deployment, and every way to end, each with its cause.
 
-use crate::{
-    job::{Finding, Job, Output, Step},
-    limits::Timing,
-};
+use crate::job::{Finding, Job, Output, Step};
 use daitn_messages::{
     BUILD,
     descriptor::{ModelBody, Provenance},
@@ -40,12 +37,7 @@ impl Job {
             .map(|(_, site)| (site.dataset.clone(), site.descriptor_version))
             .collect();
         self.enter(JobPhase::Deploying, step);
-        // The deployment ends by its own deadline; this one is for a deployment that does not.
-        let wait = step
-            .timing
-            .deploying_ms
-            .saturating_add(Timing::transfer_ms(weights.bytes));
-        self.deadline = Some(step.now.plus(wait.saturating_mul(2)));
+        self.await_answers(step);
         // Last, since the registry answers at once.
         step.out.push(Output::Register(Box::new(ModelBody {
             // The registry knows which versions there are.

@@ -3,7 +3,7 @@
 use crate::{
     core::{Decision, OrderDraft, OrderKind},
     job::{Finding, Job, Output, Step, Unit},
-    limits::{ORDER_VALID_MS, Timing, VERIFY_ATTEMPTS_MAX},
+    limits::{ORDER_VALID_MS, VERIFY_ATTEMPTS_MAX},
 };
 use daitn_messages::{
     ids::ArtifactId,
@@ -19,7 +19,9 @@ use daitn_messages::{
 impl Job {
     /// Training is done: asks every unit that has not reported yet.
     pub(super) fn verify(&mut self, step: &mut Step<'_>) {
-        let Some(weights) = self.weights else { return };
+        if self.weights.is_none() {
+            return;
+        }
         if self.units.is_empty() {
             let unit = |placement: &Placement| Unit {
                 placement: placement.clone(),
@@ -31,21 +33,13 @@ impl Job {
             self.units = step.plan.verifiers.iter().map(unit).collect();
         }
         self.enter(JobPhase::Verifying, step);
-        self.await_reports(weights.bytes, step);
+        self.await_answers(step);
         for place in 0..self.units.len() {
             if !matches!(self.units[place].finding, Finding::Reported { .. }) {
                 self.ask_unit(place, step);
             }
         }
         self.judge(step);
-    }
-
-    fn await_reports(&mut self, weights_bytes: u64, step: &Step<'_>) {
-        let wait = step
-            .timing
-            .verifying_ms
-            .saturating_add(Timing::transfer_ms(weights_bytes));
-        self.deadline = Some(step.now.plus(wait));
     }
 
     fn ask_unit(&mut self, place: usize, step: &mut Step<'_>) {
@@ -188,7 +182,6 @@ impl Job {
     /// Asks other units in the place of those that did not report, if enough are there to reach the number that must
     /// agree. One that has reported is never replaced: nobody shops for a better finding.
     fn replace_units(&mut self, required: usize, step: &mut Step<'_>) -> bool {
-        let Some(weights) = self.weights else { return false };
         let n_missing = required.saturating_sub(self.n_reached() + self.n_waiting());
         let silent: Vec<usize> = (0..self.units.len())
             .filter(|place| {
@@ -220,7 +213,7 @@ impl Job {
             });
             self.ask_unit(self.units.len() - 1, step);
         }
-        self.await_reports(weights.bytes, step);
+        self.await_answers(step);
         step.out.push(Output::Decide(Decision {
             kind: "verification",
             subject: self.id.to_string(),

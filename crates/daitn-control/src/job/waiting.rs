@@ -1,16 +1,51 @@
-//! What a job waits for that may never come: told at once, long before the wait ends in a failure.
+//! What a job waits for that may never come: how long it waits, and what it tells at once, long before the wait ends in
+//! a failure.
 
 use crate::{
     core::Nodes,
-    job::{Finding, Job},
+    job::{Finding, Job, Step},
     limits::Timing,
 };
 use daitn_messages::{
     job::{JobPhase, Waiting},
     plan::{Placement, Plan},
+    units::UnixMillis,
 };
 
 impl Job {
+    /// Units, or hosts, must have answered by then.
+    pub(super) fn await_answers(&mut self, step: &Step<'_>) {
+        self.deadline = Some(step.now.plus(self.answers_within_ms(step.timing)));
+    }
+
+    /// How long units, or hosts, may take to answer in this phase.
+    fn answers_within_ms(&self, timing: &Timing) -> u64 {
+        let weights_bytes = self.weights.map_or(0, |weights| weights.bytes);
+        match self.phase {
+            // The deployment ends by its own deadline; this one is for a deployment that does not.
+            JobPhase::Deploying => timing.placing_ms(weights_bytes).saturating_mul(2),
+            _ => timing.reporting_ms(weights_bytes),
+        }
+    }
+
+    /// What others did while the center was away they still have to say, and what was decided before may not have
+    /// reached them: every wait has its whole time again.
+    pub(crate) fn center_was_away(&mut self, now: UnixMillis, timing: &Timing) {
+        let answers_by = now.plus(self.answers_within_ms(timing));
+        if let Some(deadline) = &mut self.deadline {
+            *deadline = (*deadline).max(answers_by);
+        }
+        if let Some(gathering) = &mut self.gathering {
+            gathering.deadline = gathering.deadline.max(now.plus(timing.preparing_ms));
+        }
+        if let Some(conductor) = &mut self.conductor {
+            conductor.heard_at = conductor.heard_at.max(now);
+        }
+        if let Some(since) = &mut self.stranded_since {
+            *since = (*since).max(now);
+        }
+    }
+
     /// What the job waits for; none while it goes on by itself.
     pub(crate) fn waiting(&self, plan: &Plan, nodes: &Nodes, timing: &Timing) -> Option<Waiting> {
         match self.phase {

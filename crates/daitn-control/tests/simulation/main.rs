@@ -129,6 +129,36 @@ fn without_faults_every_job_succeeds() {
     }
 }
 
+/// Longer than any deadline of the center: nobody fails for what nobody could tell it.
+#[test]
+fn a_center_that_is_away_for_long_fails_nobody() {
+    const AWAY_MS: u64 = 30 * 60 * world::SECOND;
+    const STAGES: u64 = 12;
+    for seed in 0..10 {
+        let undisturbed = Scenario {
+            faults: Faults::NONE,
+            ..Scenario::from_seed(seed)
+        };
+        let mut world = World::new(seed, undisturbed.clone());
+        world.run();
+        let n_events = world.center.n_events;
+        for stage in 0..STAGES {
+            let absence = Some((n_events * stage / STAGES, AWAY_MS));
+            let mut world = World::new(
+                seed,
+                Scenario {
+                    absence,
+                    ..undisturbed.clone()
+                },
+            );
+            world.run();
+            world.verdict();
+            assert_eq!(world.n_center_deaths, 1, "seed {seed}, stage {stage}");
+            world.assert_nothing_failed();
+        }
+    }
+}
+
 #[test]
 fn ten_thousand_nodes_train_one_job() {
     let scenario = Scenario::large(10_000);

@@ -49,6 +49,8 @@ pub(crate) struct Scenario {
     pub(crate) required: u32,
     pub(crate) replicas: u32,
     pub(crate) kind: Option<PlanKind>,
+    /// Once, at this event, the center dies and is away for so long, milliseconds.
+    pub(crate) absence: Option<(u64, u64)>,
 }
 
 impl Scenario {
@@ -85,6 +87,7 @@ impl Scenario {
                 Some(PlanKind::Itinerary),
                 Some(PlanKind::Hybrid),
             ][usize::try_from(chance.between(0, 4)).unwrap()],
+            absence: None,
         }
     }
 
@@ -101,6 +104,7 @@ impl Scenario {
             required: 2,
             replicas: 2,
             kind: Some(PlanKind::Rounds),
+            absence: None,
         }
     }
 }

@@ -368,23 +368,29 @@ impl World {
             n => Death::AfterEffects(usize::try_from(self.chance.between(0, 3 * n)).unwrap()),
         });
         let was_up = self.center.core.is_some();
+        let n_events = self.center.n_events;
+        let absence = self.scenario.absence.filter(|(at, _)| *at == n_events);
+        let death = death.or(absence.map(|_| Death::AfterCommit));
         let effects = self.center.take(event, self.now, death);
         self.release(effects);
         if was_up && self.center.core.is_none() {
-            self.center_died();
+            let away_ms = match absence {
+                Some((_, ms)) => ms,
+                None => self.chance.between(100, 20 * SECOND),
+            };
+            self.center_died(away_ms);
         } else {
             self.check_core();
         }
     }
 
-    fn center_died(&mut self) {
+    fn center_died(&mut self, away_ms: u64) {
         self.n_center_deaths += 1;
         self.center.disk.cut();
         self.center.timers.clear();
         self.center.connections.clear();
         self.pending.clear();
-        let wait = self.chance.between(100, 20 * SECOND);
-        self.after(wait, Happening::CenterStarts);
+        self.after(away_ms, Happening::CenterStarts);
         for node in 0..self.nodes.len() {
             if self.nodes[node].connection.is_some() {
                 self.forget_connection(node);

@@ -9,10 +9,10 @@ use daitn_messages::{
 };
 
 /// Number of the node of the only host.
-const HOST: u8 = 5;
+pub(super) const HOST: u8 = 5;
 
-/// A model that is served by its one host.
-fn served(fixture: &mut Fixture) -> DeploymentId {
+/// A model that its one host is to serve, with its job.
+pub(super) fn placing(fixture: &mut Fixture) -> (JobId, DeploymentId) {
     let mut wanted = request("fine");
     wanted.deployment = Some(Deployment {
         replicas: 1,
@@ -26,13 +26,19 @@ fn served(fixture: &mut Fixture) -> DeploymentId {
         unserved(fixture),
         ["version 1 is deployed, and model-host:a/h is loading it"]
     );
+    (job, id)
+}
+
+/// A model that is served by its one host.
+fn served(fixture: &mut Fixture) -> DeploymentId {
+    let (_, id) = placing(fixture);
     serve(fixture);
     assert_eq!(unserved(fixture), Vec::<String>::new());
     id
 }
 
 /// The host answers its newest order.
-fn serve(fixture: &mut Fixture) {
+pub(super) fn serve(fixture: &mut Fixture) {
     let host: EntityId = "model-host:a/h".parse().unwrap();
     let mut records = fixture.core.orders.by_id.values();
     let record = records.rfind(|record| record.terminal == host).unwrap().clone();
@@ -74,7 +80,7 @@ fn unserved(fixture: &Fixture) -> Vec<String> {
     snapshot.unserved.into_iter().map(|model| model.why).collect()
 }
 
-fn view(fixture: &mut Fixture, id: &DeploymentId) -> DeploymentView {
+pub(super) fn view(fixture: &mut Fixture, id: &DeploymentId) -> DeploymentView {
     let Ok(Answer::Deployments(all)) = fixture.call(Operation::ListDeployments) else {
         panic!()
     };

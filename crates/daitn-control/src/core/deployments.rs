@@ -2,14 +2,14 @@
 
 use crate::{
     core::{
-        Core, Turn, Who,
+        Core, Nodes, Turn, Who,
         event::{Effect, Timer},
         landscape::{self, HostsWanted},
         orders::{OrderRecord, Process},
     },
     deployment::{Deployment, Input, Output, Step},
     job,
-    limits::{DEPLOYMENTS_ACTIVE_MAX, DEPLOYMENTS_ENDED_MAX, HOLDERS_MAX, READERS_MAX},
+    limits::{DEPLOYMENTS_ACTIVE_MAX, DEPLOYMENTS_ENDED_MAX, HOLDERS_MAX, READERS_MAX, Timing},
 };
 use daitn_messages::{
     encoding,
@@ -55,8 +55,9 @@ impl Deployments {
     }
 
     /// What a deployment waits for.
-    pub(crate) fn waiting(&self, id: &DeploymentId) -> Option<Waiting> {
-        self.by_id.get(id).and_then(|entry| entry.deployment.waiting())
+    pub(crate) fn waiting(&self, id: &DeploymentId, nodes: &Nodes, timing: &Timing) -> Option<Waiting> {
+        let entry = self.by_id.get(id)?;
+        entry.deployment.waiting(nodes, timing)
     }
 
     pub(crate) fn active(&self) -> impl Iterator<Item = &Deployment> {
@@ -434,7 +435,8 @@ impl Core {
     pub(super) fn list_deployments(&self, who: &Who) -> Answer {
         let all = self.deployments.by_id.values().map(|entry| &entry.deployment);
         let seen = all.filter(|deployment| who.sees(&deployment.organisation));
-        Answer::Deployments(seen.map(Deployment::view).collect())
+        let view = |deployment: &Deployment| deployment.view(&self.nodes, &self.config.timing);
+        Answer::Deployments(seen.map(view).collect())
     }
 
     pub(super) fn deploy(
@@ -490,7 +492,8 @@ impl Core {
             .by_id
             .get(id)
             .ok_or_else(|| Rejection::not_found("deployment", id))?;
-        Ok(Answer::Deployment(entry.deployment.view()))
+        let view = entry.deployment.view(&self.nodes, &self.config.timing);
+        Ok(Answer::Deployment(view))
     }
 
     pub(super) fn stop_deployment(
@@ -562,7 +565,7 @@ impl Core {
 }
 
 /// How to reach those who have the weights, connected ones first.
-fn holders(nodes: &super::Nodes, holders: &[NodeId]) -> Vec<Peer> {
+fn holders(nodes: &Nodes, holders: &[NodeId]) -> Vec<Peer> {
     let known = || holders.iter().filter(|node| !nodes.is_revoked(**node));
     let online = known().filter(|node| nodes.is_online(**node));
     let offline = known().filter(|node| !nodes.is_online(**node));

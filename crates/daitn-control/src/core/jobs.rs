@@ -357,11 +357,11 @@ impl Core {
         let Some(entry) = self.jobs.by_id.get_mut(id) else {
             return;
         };
-        let job = &entry.job;
+        let (job, nodes, timing) = (&entry.job, &self.nodes, &self.config.timing);
         let waiting = match (job.phase, &job.deployment) {
             (phase, _) if phase.is_terminal() => None,
-            (JobPhase::Deploying, Some(deployment)) => self.deployments.waiting(deployment),
-            _ => job.waiting(&entry.plan, &self.nodes, &self.config.timing),
+            (JobPhase::Deploying, Some(deployment)) => self.deployments.waiting(deployment, nodes, timing),
+            _ => job.waiting(&entry.plan, nodes, timing),
         };
         if entry.waiting == waiting {
             return;

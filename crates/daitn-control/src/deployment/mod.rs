@@ -118,21 +118,50 @@ impl Deployment {
         self.hosts.iter().filter(|host| host.ready).count()
     }
 
-    pub(crate) fn view(&self) -> DeploymentView {
-        let host = |host: &Host| (host.placement.entity.clone(), host.placement.node, host.ready);
+    /// As others see it now. A host whose node is away is not ready for them, though nothing is done about it before it
+    /// counts as lost: most come back.
+    pub(crate) fn view(&self, nodes: &Nodes, timing: &Timing) -> DeploymentView {
+        let host = |host: &Host| {
+            let node = host.placement.node;
+            let ready = host.ready && nodes.is_online(node);
+            (host.placement.entity.clone(), node, ready)
+        };
+        let hosts: Vec<_> = self.hosts.iter().map(host).collect();
+        let all_ready = hosts.iter().all(|(_, _, ready)| *ready);
         DeploymentView {
             id: self.id.clone(),
             model: self.model.clone(),
-            phase: self.phase,
+            phase: match self.phase {
+                DeploymentPhase::Ready if !all_ready => DeploymentPhase::Degraded,
+                phase => phase,
+            },
             replicas: self.replicas,
-            hosts: self.hosts.iter().map(host).collect(),
+            hosts,
             cause: self.cause.clone(),
-            waiting: self.waiting(),
+            waiting: self.waiting(nodes, timing),
         }
     }
 
-    /// What the deployment waits for: hosts that fit, where too few are there.
-    pub(crate) fn waiting(&self) -> Option<Waiting> {
+    /// What the deployment waits for: hosts that fit, where too few are there, or one to come back.
+    pub(crate) fn waiting(&self, nodes: &Nodes, timing: &Timing) -> Option<Waiting> {
+        self.waits_for_hosts()
+            .or_else(|| self.waits_for_return(nodes, timing))
+    }
+
+    fn waits_for_return(&self, nodes: &Nodes, timing: &Timing) -> Option<Waiting> {
+        let away = self
+            .hosts
+            .iter()
+            .filter_map(|host| Some((nodes.offline_since(host.placement.node)?, &host.placement.entity)));
+        let (since, host) = away.min()?;
+        Some(Waiting {
+            reason: format!("{host} is not connected; if it stays away, another host is looked for"),
+            since,
+            until: Some(since.plus(timing.host_lost_ms)),
+        })
+    }
+
+    fn waits_for_hosts(&self) -> Option<Waiting> {
         let since = self.short_since.filter(|_| !self.has_ended())?;
         let placing = self.phase == DeploymentPhase::Placing;
         let then = if placing {
@@ -149,7 +178,7 @@ impl Deployment {
 
     /// Why no replica is ready, for who queries the model.
     pub(crate) fn not_ready(&self, nodes: &Nodes) -> String {
-        if let Some(waiting) = self.waiting() {
+        if let Some(waiting) = self.waits_for_hosts() {
             return waiting.reason;
         }
         let hosts = self.hosts.iter().map(|host| {

@@ -203,7 +203,7 @@ async fn a_restart_forgets_nothing_and_orders_are_sent_again() {
     let Answer::Deployments(deployments) = lab.call(Operation::ListDeployments).await.unwrap() else {
         panic!()
     };
-    assert_eq!(deployments[0].phase, DeploymentPhase::Ready);
+    assert_eq!(deployments[0].phase, DeploymentPhase::Degraded, "nobody is back");
 
     // The host comes back and gets its order again, since it may have lost what it had in memory.
     let host = deployments[0].hosts[0].1;
@@ -225,6 +225,10 @@ async fn a_restart_forgets_nothing_and_orders_are_sent_again() {
         }
     });
     assert_eq!(again.await.terminal, deployments[0].hosts[0].0);
+    let Answer::Deployments(deployments) = lab.call(Operation::ListDeployments).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(deployments[0].phase, DeploymentPhase::Ready);
     lab.center.shutdown().await;
 }
 

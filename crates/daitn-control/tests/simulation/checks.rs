@@ -164,6 +164,19 @@ fn ask(core: &mut Core, admin: &Principal, operation: Operation, now: u64) -> An
     result.unwrap()
 }
 
+/// A deployment as it is seen while no node is connected.
+fn disconnected(mut deployment: DeploymentView) -> DeploymentView {
+    let is_short = deployment.hosts.len() < deployment.replicas as usize;
+    deployment.waiting = deployment.waiting.filter(|_| is_short);
+    if deployment.phase == DeploymentPhase::Ready {
+        deployment.phase = DeploymentPhase::Degraded;
+    }
+    for (_, _, ready) in &mut deployment.hosts {
+        *ready = false;
+    }
+    deployment
+}
+
 /// Everything of a core's state that its records must make again, as text.
 fn digest(core: &mut Core, admin: &Principal, now: u64) -> String {
     let mut parts = Vec::new();
@@ -178,7 +191,22 @@ fn digest(core: &mut Core, admin: &Principal, now: u64) -> String {
         view.waiting = None;
         parts.push(format!("{view:?}"));
     }
-    parts.push(format!("{:?}", ask(core, admin, Operation::ListDeployments, now)));
+    let Answer::Deployments(deployments) = ask(core, admin, Operation::ListDeployments, now) else {
+        panic!()
+    };
+    parts.push(format!(
+        "{:?}",
+        deployments.into_iter().map(disconnected).collect::<Vec<_>>()
+    ));
+    // Which replicas are ready, whoever is connected.
+    let served = core.snapshot(UnixMillis(now)).models.into_iter().map(|model| {
+        let replicas = model.replicas.into_iter();
+        let replicas: Vec<_> = replicas
+            .map(|replica| (replica.deployment, replica.host))
+            .collect();
+        (model.model, model.default_version, replicas)
+    });
+    parts.push(format!("{:?}", served.collect::<Vec<_>>()));
     parts.push(format!("{:?}", ask(core, admin, Operation::ListTokens, now)));
     parts.push(format!("{:?}", ask(core, admin, Operation::ListKeys, now)));
     parts.push(format!("{:?}", ask(core, admin, Operation::GetPolicy, now)));

@@ -121,6 +121,31 @@ fn a_host_that_comes_back_is_given_its_model_at_once() {
 }
 
 #[test]
+fn a_host_that_is_away_is_told_of_at_once_and_keeps_its_place_for_a_while() {
+    let mut fixture = Fixture::new();
+    let id = served(&mut fixture);
+    let ready = view(&mut fixture, &id);
+    assert_eq!((ready.phase, ready.waiting), (DeploymentPhase::Ready, None));
+    let n_leaves = fixture.core.n_leaves;
+    fixture.leave(HOST);
+    let away = view(&mut fixture, &id);
+    assert_eq!(away.phase, DeploymentPhase::Degraded);
+    assert!(matches!(away.hosts.as_slice(), [(_, _, false)]), "{away:?}");
+    let waiting = away.waiting.unwrap();
+    assert!(waiting.reason.contains("model-host:a/h"), "{waiting:?}");
+    let lost_at = fixture.now.plus(Timing::default().host_lost_ms);
+    assert_eq!((waiting.since, waiting.until), (fixture.now, Some(lost_at)));
+    // Gateways have ways of their own to it.
+    assert_eq!(fixture.core.snapshot(fixture.now).models[0].replicas.len(), 1);
+    fixture.now = UnixMillis(lost_at.0 - 1);
+    fixture.come_back(HOST);
+    let back = view(&mut fixture, &id);
+    assert_eq!((back.phase, back.hosts), (DeploymentPhase::Ready, ready.hosts));
+    assert_eq!(back.waiting, None);
+    assert_eq!(fixture.core.n_leaves, n_leaves, "nothing was decided");
+}
+
+#[test]
 fn a_host_that_is_being_drained_is_called_so_and_taken_when_that_ends() {
     let mut fixture = Fixture::new();
     let id = served(&mut fixture);

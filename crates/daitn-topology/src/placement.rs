@@ -31,11 +31,15 @@ pub struct Wanted<'a> {
 }
 
 /// Up to as many hosts as wanted, best first: on as many nodes and in as many organisations as possible, the least
-/// loaded, then the cheapest. Fewer if there are not enough.
+/// loaded, then the cheapest. Fewer if there are not enough that `may` be taken.
 #[must_use]
-pub fn hosts(topology: &Topology, wanted: &Wanted<'_>) -> Vec<Placement> {
+pub fn hosts(
+    topology: &Topology,
+    wanted: &Wanted<'_>,
+    may: &mut dyn FnMut(&Descriptor) -> bool,
+) -> Vec<Placement> {
     let takes_work = |node| topology.reachability.takes_work(node);
-    let mut ranked: Vec<(u64, u64, ArtifactId, &Descriptor)> = fitting(topology, wanted, &takes_work)
+    let mut ranked: Vec<(u64, u64, ArtifactId, &Descriptor)> = fitting(topology, wanted, &takes_work, may)
         .into_iter()
         .map(|(descriptor, price_micros)| {
             let load = 1.0 - topology.resources.free_share(&descriptor.entity, wanted.now);
@@ -78,10 +82,14 @@ pub fn hosts(topology: &Topology, wanted: &Wanted<'_>) -> Vec<Placement> {
         .collect()
 }
 
-/// Hosts that would fit, but for their nodes, which are being drained.
+/// Hosts that would fit and `may` be taken, but for their nodes, which are being drained.
 #[must_use]
-pub fn n_draining(topology: &Topology, wanted: &Wanted<'_>) -> usize {
-    fitting(topology, wanted, &|node| topology.reachability.drains(node)).len()
+pub fn n_draining(
+    topology: &Topology,
+    wanted: &Wanted<'_>,
+    may: &mut dyn FnMut(&Descriptor) -> bool,
+) -> usize {
+    fitting(topology, wanted, &|node| topology.reachability.drains(node), may).len()
 }
 
 /// Hosts on nodes like this that could serve the model, with their price.
@@ -89,6 +97,7 @@ fn fitting<'a>(
     topology: &'a Topology,
     wanted: &Wanted<'_>,
     on: &dyn Fn(NodeId) -> bool,
+    may: &mut dyn FnMut(&Descriptor) -> bool,
 ) -> Vec<(&'a Descriptor, u64)> {
     let needed_bytes = ModelCost::of(wanted.spec)
         .bytes
@@ -108,5 +117,6 @@ fn fitting<'a>(
             }
             _ => None,
         })
+        .filter(|(descriptor, _)| may(descriptor))
         .collect()
 }

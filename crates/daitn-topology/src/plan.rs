@@ -54,16 +54,17 @@ pub struct PlanIds {
     pub decision: DecisionId,
 }
 
-/// Asks the policies whether the requester may do this with an entity in these circumstances: discover a dataset, train
-/// on it, have a verification unit evaluate.
+/// Asks the policies whether the requester may do this with an entity in these circumstances: discover it, train on a
+/// dataset, have a verification unit evaluate.
 pub(crate) type Permit<'p> = dyn FnMut(Verb, &Descriptor, &UseContext) -> PolicyAnswer + 'p;
 
 /// Decides whether and how a request can be met. The request has been validated.
 ///
 /// `permit` is asked whether the requester may train once for each candidate site and way that is seriously considered,
 /// and again only when the cohort or the recipients change, and for the cohort of the quorum; it is never asked the same
-/// of these questions twice. A dataset that the requester may not discover is as if it were not there. The same inputs
-/// give the same verdict, byte for byte; `seed` decides only between equally good hosts.
+/// of these questions twice. An entity that the requester may not discover is as if it were not there: dataset, facility,
+/// aggregator, verification unit or host. The same inputs give the same verdict, byte for byte; `seed` decides only between
+/// equally good hosts.
 pub fn plan(
     topology: &Topology,
     request: &TrainingRequest,
@@ -72,7 +73,7 @@ pub fn plan(
     now: UnixMillis,
     seed: u64,
 ) -> Verdict {
-    let mut asker = consent::Asker::new(permit);
+    let mut asker = consent::Asker::new(permit, request);
     let situation = situation::Situation::new(topology, request, now, seed, &mut asker);
     if situation.shortages().is_empty() {
         let considered = ways::consider(&situation, &mut asker, &select::Bounds::of(request));
@@ -84,7 +85,7 @@ pub fn plan(
 }
 
 /// Verification units that could judge a plan's model besides its own, away from those who train where that can be had:
-/// whoever loses one of the plan's asks these. At most `n_max`, of those that `may` evaluate for the requester.
+/// whoever loses one of the plan's asks these. At most `n_max`, of those that the requester `may` see and have evaluate.
 pub fn spare_units(
     topology: &Topology,
     plan: &Plan,

@@ -5,9 +5,9 @@ mod support;
 
 use daitn_messages::{
     descriptor::Descriptor,
-    plan::ConstraintName,
+    plan::{ConstraintName, Placement},
     policy::{UseContext, Verb},
-    request::PlanKind,
+    request::{Deployment, PlanKind},
 };
 use daitn_topology::{site_context, spare_units};
 use support::*;
@@ -99,6 +99,81 @@ fn a_dataset_that_the_requester_may_not_discover_is_neither_used_nor_named() {
     let verdict = verdict_by(&net, &wanting, &mut by);
     assert!(!format!("{verdict:?}").contains("org-002"), "{verdict:?}");
     infeasible(verdict);
+}
+
+#[test]
+fn nothing_that_the_requester_may_not_discover_is_planned_with_or_named() {
+    // Hidden ones are nearer, or come first by their names.
+    let mut net = sites(3, 2_000, false);
+    net.aggregator("aggregator:a-hidden/main")
+        .verifier("verifier:a-hidden/unit")
+        .host("model-host:a-hidden/one")
+        .host("model-host:a-hidden/two")
+        .entity("compute:a-hidden/farm", facility(1 << 40))
+        .entity("compute:open/farm", facility(1 << 40));
+    let hidden_only = ["compute:a-hidden/farm"];
+    let both = ["compute:a-hidden/farm", "compute:open/farm"];
+    for (id, facilities) in [
+        ("dataset:shut-in/data", &hidden_only[..]),
+        ("dataset:with-choice/data", &both[..]),
+    ] {
+        let body = dataset_with(2_000, Some(vec![0.25; 4]), |body| {
+            body.compute_rate = 0;
+            body.compute_allowed = facilities.iter().map(|id| entity(id)).collect();
+        });
+        net.entity(id, body);
+    }
+    let mut request = request();
+    request.deployment = Some(Deployment {
+        replicas: 1,
+        policy: String::new(),
+    });
+    let mut by = |verb, descriptor: &Descriptor, _: &_| {
+        let hidden = verb == Verb::Discover && descriptor.organisation().as_str() == "a-hidden";
+        if hidden { deny(&["hidden"]) } else { allow(&[]) }
+    };
+    let shown = verdict_by(&net, &request, &mut by);
+    assert!(!format!("{shown:?}").contains("a-hidden"), "{shown:?}");
+    let plan = feasible(shown);
+    assert!(plan.aggregator_spares.is_empty());
+    assert_eq!(plan.sites.len(), 4, "the one with an open facility takes part");
+    assert_eq!(
+        plan.excluded
+            .iter()
+            .map(|out| out.entity.to_string())
+            .collect::<Vec<_>>(),
+        ["dataset:shut-in/data"]
+    );
+    // With everything in sight, they would have been taken.
+    request.deployment.as_mut().unwrap().replicas = 2;
+    let open = feasible(verdict(&net, &request));
+    let is_hidden = |found: &&Placement| found.entity.organisation.as_str() == "a-hidden";
+    for kind in [
+        std::slice::from_ref(&open.aggregator),
+        &open.verifiers,
+        &open.hosts,
+    ] {
+        assert!(kind.iter().any(|found| is_hidden(&found)), "{open:?}");
+    }
+    let computes = open.sites.iter().filter_map(|site| site.compute.as_ref());
+    assert_eq!(computes.filter(is_hidden).count(), 1);
+
+    // Where only hidden ones would do, that is said as if they were not there, drained or not.
+    for node in ["aggregator:agg/main", "verifier:judge/unit"] {
+        net.connected(node, false);
+    }
+    net.draining("model-host:a-hidden/two");
+    let verdict = verdict_by(&net, &request, &mut by);
+    let said = format!("{verdict:?}");
+    assert!(!said.contains("a-hidden") && !said.contains("drained"), "{said}");
+    let (binding, _) = infeasible(verdict);
+    for name in [
+        ConstraintName::Aggregator,
+        ConstraintName::Verifiers,
+        ConstraintName::Hosts,
+    ] {
+        assert!(names(&binding).contains(&name), "{binding:?}");
+    }
 }
 
 #[test]

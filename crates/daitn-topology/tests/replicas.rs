@@ -308,7 +308,7 @@ fn hosts_are_spread_and_have_room() {
             now: NOW,
             seed,
         };
-        let hosts = placement::hosts(&net.0, &wanted);
+        let hosts = placement::hosts(&net.0, &wanted, &mut |_| true);
         hosts.iter().map(|h| h.entity.to_string()).collect()
     };
     for seed in 0..20 {

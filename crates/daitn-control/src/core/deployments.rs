@@ -12,6 +12,7 @@ use crate::{
     limits::{DEPLOYMENTS_ACTIVE_MAX, DEPLOYMENTS_ENDED_MAX, HOLDERS_MAX, READERS_MAX, Timing},
 };
 use daitn_messages::{
+    descriptor::Descriptor,
     encoding,
     ids::{ArtifactId, DeploymentId, EntityId, EntityKind, JobId, NodeId, OrganisationId, Slug},
     job::{DeploymentPhase, Waiting},
@@ -27,6 +28,7 @@ use daitn_messages::{
 use daitn_store::Family;
 use daitn_topology::placement;
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -182,6 +184,8 @@ impl Core {
             bytes: model.body.weights_bytes,
         };
         let (nodes, topology, preferred) = (&self.nodes, &self.topology, &entry.preferred);
+        let (policies, owner) = (RefCell::new(&mut self.policies), &entry.deployment.organisation.clone());
+        let may = |host: &Descriptor| policies.borrow_mut().shown_to(owner, host);
         let (now, seed) = (turn.now, turn.entropy.number());
         let find_hosts = |n: usize, excluded: &[EntityId]| {
             let wanted = HostsWanted {
@@ -192,7 +196,7 @@ impl Core {
                 now,
                 seed,
             };
-            landscape::hosts(topology, nodes, &wanted)
+            landscape::hosts(topology, nodes, &wanted, &mut |host| may(host))
         };
         let taken = entry
             .deployment
@@ -208,7 +212,7 @@ impl Core {
                 now,
                 seed,
             };
-            u32::try_from(placement::n_draining(topology, &wanted)).unwrap_or(u32::MAX)
+            u32::try_from(placement::n_draining(topology, &wanted, &mut |host| may(host))).unwrap_or(u32::MAX)
         };
         let mut step = Step {
             now: turn.now,

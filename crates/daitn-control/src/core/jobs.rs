@@ -204,7 +204,7 @@ impl Core {
             let who = &plan.request.organisation;
             let mut may = |unit: &Descriptor| {
                 let mut policies = policies.borrow_mut();
-                policies.permit(who, Verb::Evaluate, unit, &context).allowed
+                policies.shown_to(who, unit) && policies.permit(who, Verb::Evaluate, unit, &context).allowed
             };
             daitn_topology::spare_units(topology, &plan, SPARE_UNITS_MAX, &mut may)
         };

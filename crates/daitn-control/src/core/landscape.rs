@@ -41,14 +41,18 @@ pub(super) struct HostsWanted<'a> {
     pub(super) seed: u64,
 }
 
-/// Hosts that could serve a model, best first.
-pub(super) fn hosts(topology: &Topology, nodes: &Nodes, wanted: &HostsWanted<'_>) -> Vec<Placement> {
+/// Hosts that could serve a model and that its owner `may` know of, best first.
+pub(super) fn hosts(
+    topology: &Topology,
+    nodes: &Nodes,
+    wanted: &HostsWanted<'_>,
+    may: &mut dyn FnMut(&Descriptor) -> bool,
+) -> Vec<Placement> {
     let stands = |placement: &&Placement| {
+        let host = topology.get(&placement.entity);
         nodes.get(placement.node).is_some_and(Node::is_available)
-            && topology
-                .get(&placement.entity)
-                .is_some_and(|d| d.node == placement.node)
             && !wanted.excluded.contains(&placement.entity)
+            && host.is_some_and(|d| d.node == placement.node && may(d))
     };
     let mut found: Vec<Placement> = wanted
         .preferred
@@ -67,7 +71,7 @@ pub(super) fn hosts(topology: &Topology, nodes: &Nodes, wanted: &HostsWanted<'_>
         seed: wanted.seed,
     };
     if others.replicas > 0 {
-        found.extend(placement::hosts(topology, &others));
+        found.extend(placement::hosts(topology, &others, may));
     }
     found
 }

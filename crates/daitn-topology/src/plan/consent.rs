@@ -112,6 +112,8 @@ pub fn quorum_wanted(request: &TrainingRequest, n_sites: u32) -> u32 {
 /// Asks and remembers: the same question is asked once.
 pub(super) struct Asker<'p, 'c> {
     permit: &'p mut Permit<'c>,
+    /// The circumstances of what is not training.
+    circumstances: UseContext,
     /// Contexts by what differs between them.
     contexts: HashMap<(&'static str, u32, Vec<OrganisationId>), u32>,
     uses: Vec<UseContext>,
@@ -120,9 +122,10 @@ pub(super) struct Asker<'p, 'c> {
 }
 
 impl<'p, 'c> Asker<'p, 'c> {
-    pub(super) fn new(permit: &'p mut Permit<'c>) -> Self {
+    pub(super) fn new(permit: &'p mut Permit<'c>, request: &TrainingRequest) -> Self {
         Self {
             permit,
+            circumstances: evaluation_context(request),
             contexts: HashMap::new(),
             uses: Vec::new(),
             answers: HashMap::new(),
@@ -134,14 +137,14 @@ impl<'p, 'c> Asker<'p, 'c> {
         self.answers.clear();
     }
 
-    /// Whether the requester may know of a dataset.
-    pub(super) fn sees(&mut self, dataset: &Descriptor, context: &UseContext) -> bool {
-        (self.permit)(Verb::Discover, dataset, context).allowed
+    /// Whether the requester may know of an entity: with what it may not discover nothing is planned.
+    pub(super) fn sees(&mut self, entity: &Descriptor) -> bool {
+        (self.permit)(Verb::Discover, entity, &self.circumstances).allowed
     }
 
     /// Whether a verification unit may evaluate for the requester.
-    pub(super) fn may_evaluate(&mut self, unit: &Descriptor, context: &UseContext) -> PolicyAnswer {
-        (self.permit)(Verb::Evaluate, unit, context)
+    pub(super) fn may_evaluate(&mut self, unit: &Descriptor) -> PolicyAnswer {
+        (self.permit)(Verb::Evaluate, unit, &self.circumstances)
     }
 
     /// Who of this set refuses to take part in exactly this set.

@@ -2,12 +2,12 @@
 //! who could judge, who could serve.
 
 use super::{
-    consent::{Asker, evaluation_context},
+    consent::Asker,
     matching::{Filter, class_map, shares},
 };
 use crate::{model::ModelCost, numbers::counted, placement, quality, topology::Topology};
 use daitn_messages::{
-    descriptor::{Body, ComputeBody, DatasetBody, Descriptor},
+    descriptor::{AggregatorBody, Body, ComputeBody, DatasetBody, Descriptor},
     ids::{EntityId, EntityKind, OrganisationId},
     learning::{Strategy, Task},
     plan::{Constraint, ConstraintName, Exclusion, Placement},
@@ -106,9 +106,13 @@ impl<'a> Situation<'a> {
             drained: Drained::default(),
         };
         situation.match_data(asker);
-        situation.assign_compute();
-        situation.conductors = situation.find_conductors();
-        situation.drained.n_aggregators = situation.n_aggregators_drained();
+        situation.assign_compute(asker);
+        let aggregators = situation.aggregators(asker);
+        situation.conductors = situation.find_conductors(&aggregators);
+        let drained = aggregators
+            .iter()
+            .filter(|(d, _)| topology.reachability.drains(d.node));
+        situation.drained.n_aggregators = drained.count();
         if let Some(deployment) = &request.deployment {
             let wanted = placement::Wanted {
                 spec: &spec,
@@ -117,8 +121,9 @@ impl<'a> Situation<'a> {
                 now,
                 seed,
             };
-            situation.hosts = placement::hosts(topology, &wanted);
-            situation.drained.n_hosts = placement::n_draining(topology, &wanted);
+            let mut sees = |host: &Descriptor| asker.sees(host);
+            situation.hosts = placement::hosts(topology, &wanted, &mut sees);
+            situation.drained.n_hosts = placement::n_draining(topology, &wanted, &mut sees);
         }
         situation
     }
@@ -146,7 +151,6 @@ impl<'a> Situation<'a> {
     }
 
     fn match_data(&mut self, asker: &mut Asker<'_, '_>) {
-        let context = evaluation_context(self.request);
         let knowledge = &self.topology.knowledge;
         let filter = Filter::new(self.request);
         let shapes = knowledge.shapes_with(&self.request.features, Some(&self.request.target));
@@ -164,7 +168,7 @@ impl<'a> Situation<'a> {
         }
         matched.sort_unstable_by(|a, b| a.0.entity.cmp(&b.0.entity));
         for (descriptor, place) in matched {
-            if matches!(descriptor.body, Body::Dataset(_)) && !asker.sees(descriptor, &context) {
+            if !asker.sees(descriptor) {
                 continue;
             }
             match (&descriptor.body, place) {
@@ -192,7 +196,7 @@ impl<'a> Situation<'a> {
                     }
                 }
                 (Body::Verifier(_), Some(_)) if self.topology.reachability.takes_work(descriptor.node) => {
-                    self.admit_unit(descriptor, &asker.may_evaluate(descriptor, &context));
+                    self.admit_unit(descriptor, &asker.may_evaluate(descriptor));
                 }
                 (Body::Verifier(_), Some(_)) if self.topology.reachability.drains(descriptor.node) => {
                     self.drained.n_units += 1;
@@ -259,8 +263,15 @@ impl<'a> Situation<'a> {
 
     /// Gives every candidate compute: its node's own, or of the facilities that its owner allows the one that is least
     /// shared. Who gets none is excluded.
-    fn assign_compute(&mut self) {
+    fn assign_compute(&mut self, asker: &mut Asker<'_, '_>) {
         let mut shared_by: HashMap<&'a EntityId, u32> = HashMap::new();
+        // Many datasets allow the same facilities.
+        let mut seen: HashMap<&'a EntityId, bool> = HashMap::new();
+        let mut sees = |facility: &Facility<'a>| {
+            let descriptor = facility.descriptor;
+            let known = seen.entry(&descriptor.entity);
+            *known.or_insert_with(|| asker.sees(descriptor))
+        };
         let mut kept: Vec<Candidate<'a>> = Vec::with_capacity(self.candidates.len());
         for mut candidate in std::mem::take(&mut self.candidates) {
             let own = candidate.body.compute_rate;
@@ -278,7 +289,7 @@ impl<'a> Situation<'a> {
                 self.facility_rate(facility) / f64::from(n_others(facility).unwrap_or(0) + 1)
             };
             let mut best: Option<(f64, Facility<'a>)> = None;
-            for facility in self.facilities(candidate.body) {
+            for facility in self.facilities(candidate.body).filter(|facility| sees(facility)) {
                 let offered = rate(&facility);
                 if best.is_none_or(|(known, _)| offered > known) {
                     best = Some((offered, facility));
@@ -292,8 +303,8 @@ impl<'a> Situation<'a> {
                 }
                 None => {
                     let reason = format!(
-                        "its node has no compute, and none of the {} facilities that its owner allows is connected \
-                         with enough memory",
+                        "its node has no compute, and none of the {} facilities that its owner allows can be had: \
+                         connected, with enough memory, and not hidden from the requester",
                         candidate.body.compute_allowed.len()
                     );
                     self.exclude(&candidate.descriptor.entity, ConstraintName::Resources, &reason);
@@ -351,34 +362,27 @@ impl<'a> Situation<'a> {
         self.model.bytes.saturating_mul(n_sites)
     }
 
-    fn n_aggregators_drained(&self) -> usize {
-        let aggregators = self.topology.of_kind(EntityKind::Aggregator).into_iter();
-        let is_large = |descriptor: &Descriptor| match &descriptor.body {
-            Body::Aggregator(body) => body.storage_bytes >= self.aggregator_bytes(),
-            _ => false,
-        };
-        aggregators
-            .filter(|d| self.topology.reachability.drains(d.node) && is_large(d))
-            .count()
+    /// Aggregators with enough storage that the requester may know of, whether they take work now or not.
+    fn aggregators(&self, asker: &mut Asker<'_, '_>) -> Vec<(&'a Descriptor, &'a AggregatorBody)> {
+        let needed_bytes = self.aggregator_bytes();
+        let all = self.topology.of_kind(EntityKind::Aggregator).into_iter();
+        all.filter_map(|descriptor| match &descriptor.body {
+            Body::Aggregator(body) if body.storage_bytes >= needed_bytes => Some((&**descriptor, body)),
+            _ => None,
+        })
+        .filter(|(descriptor, _)| asker.sees(descriptor))
+        .collect()
     }
 
     /// Aggregators by distance, then price; for each organisation once with spares of any organisation and, where that
     /// makes a difference, once with spares of its own only: recipients are what policies look at.
-    fn find_conductors(&self) -> Vec<Conductors<'a>> {
-        let needed_bytes = self.aggregator_bytes();
-        let mut ranked: Vec<(u64, u64, &'a Descriptor)> = Vec::new();
-        for descriptor in self.topology.of_kind(EntityKind::Aggregator) {
-            if let Body::Aggregator(body) = &descriptor.body
-                && self.topology.reachability.takes_work(descriptor.node)
-                && body.storage_bytes >= needed_bytes
-            {
-                ranked.push((
-                    self.distance_micros(descriptor),
-                    body.price_micros_per_gb,
-                    descriptor,
-                ));
-            }
-        }
+    fn find_conductors(&self, aggregators: &[(&'a Descriptor, &'a AggregatorBody)]) -> Vec<Conductors<'a>> {
+        let there = aggregators
+            .iter()
+            .filter(|(d, _)| self.topology.reachability.takes_work(d.node));
+        let mut ranked: Vec<(u64, u64, &'a Descriptor)> = there
+            .map(|(d, body)| (self.distance_micros(d), body.price_micros_per_gb, *d))
+            .collect();
         ranked.sort_unstable_by(|a, b| (a.0, a.1, &a.2.entity).cmp(&(b.0, b.1, &b.2.entity)));
         let mut seen = HashSet::new();
         let firsts: Vec<_> = ranked

@@ -165,6 +165,46 @@ fn a_unit_evaluates_for_whom_the_domain_lets_it() {
 }
 
 #[test]
+fn nothing_is_placed_on_a_host_that_the_owner_may_not_discover() {
+    let mut fixture = Fixture::new();
+    let mut wanted = request("fine");
+    wanted.deployment = Some(daitn_messages::request::Deployment {
+        replicas: 1,
+        policy: String::new(),
+    });
+    let job = fixture.train_as(wanted).id;
+    assert_eq!(fixture.job(&job).plan.hosts.len(), 1);
+    fixture.trained(&job);
+    // Hidden after the plan chose it.
+    fixture.forbid("not-seen", "discover", "resource");
+    fixture.answer(&job, "verifier:a/v", found(0.9));
+    let id = fixture.job(&job).deployment.unwrap();
+    let hidden = hosts::view(&mut fixture, &id);
+    assert!(hidden.hosts.is_empty(), "{hidden:?}");
+    assert!(!format!("{hidden:?}").contains("model-host:a/h"), "{hidden:?}");
+
+    fixture.call(Operation::SetPolicy(String::new())).unwrap();
+    assert_eq!(hosts::view(&mut fixture, &id).hosts.len(), 1);
+    hosts::serve(&mut fixture);
+    // One that serves already goes on to: nothing new is chosen.
+    fixture.forbid("not-seen", "discover", "resource");
+    assert_eq!(hosts::view(&mut fixture, &id).phase, DeploymentPhase::Ready);
+}
+
+#[test]
+fn a_unit_that_the_requester_may_not_discover_takes_nobodys_place() {
+    let mut fixture = Fixture::new();
+    let other = r#"@id("not-seen") forbid (principal, action == Action::"discover",
+        resource == Verifier::"verifier:b/w");"#;
+    fixture.call(Operation::SetPolicy(other.to_owned())).unwrap();
+    let job = judged_by_one(&mut fixture, Some(30));
+    fixture.leave(UNIT);
+    fixture.now = fixture.now.plus(Timing::default().verifying_ms + 1_000);
+    fixture.handle(Event::Timer(Timer::Job(job.clone())));
+    assert_eq!(fixture.job(&job).phase, JobPhase::NotVerified);
+}
+
+#[test]
 fn what_an_owner_hides_is_seen_by_the_owner_and_the_administrator_alone() {
     let mut fixture = Fixture::new();
     fixture.join(20, &"dataset:c/hidden".parse().unwrap());

@@ -192,7 +192,7 @@ fn status(code: Code) -> StatusCode {
         | Code::NodeLost
         | Code::ModelUnavailable
         | Code::ControlUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal | Code::Storage => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

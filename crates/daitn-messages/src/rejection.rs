@@ -119,6 +119,8 @@ codes! {
     ControlUnavailable = "E0703", "control center not available", "The gateway cannot reach the control center. Queries to deployed models go on; other calls must be repeated later.";
     /// A bug or a broken machine.
     Internal = "E0901", "internal error", "This is a fault of the program or the machine. The log holds its cause. Please report it.";
+    /// The disk, or a file on it.
+    Storage = "E0902", "disk or file unusable", "A disk is full, read-only or failing, or a file on it was damaged or changed by somebody else. The error names the file and what to do. Nothing is acknowledged that was not written.";
 }
 
 /// A refusal or failure, as told to whoever asked and as kept in records.

@@ -26,6 +26,14 @@ pub enum StoreError {
         /// Which.
         transaction: &'static str,
     },
+    /// The disk does not let itself be written or read.
+    #[error("the disk refuses the transaction `{transaction}`: {cause}")]
+    Disk {
+        /// Which.
+        transaction: &'static str,
+        /// SQLite's reason.
+        cause: String,
+    },
     /// A record's checksum does not match.
     #[error("record `{key}` of table `{table}` is corrupted: its checksum does not match its content")]
     Corrupted {
@@ -97,6 +105,10 @@ impl StoreError {
                 "Check that the directory exists, is writable for this user and not on a read-only disk."
             }
             Self::Full { .. } => "Make room on the disk, then start again: what was acknowledged is there.",
+            Self::Disk { .. } => {
+                "The system's log says what is wrong with the disk: read-only, over a quota or failing. Mend that, then \
+                 start again: what was acknowledged is there."
+            }
             Self::Corrupted { .. } | Self::Damaged { .. } => {
                 "The disk or another program changed the file. Restore the newest backup; do not go on with this file."
             }
@@ -110,6 +122,15 @@ impl StoreError {
             Self::Closed => "Start the program again.",
             Self::Failed { .. } => "The log holds the cause. Please report it.",
         }
+    }
+
+    /// Whether the disk or the file is at fault, and not this program.
+    #[must_use]
+    pub fn is_of_storage(&self) -> bool {
+        !matches!(
+            self,
+            Self::TooLarge { .. } | Self::Closed | Self::Failed { .. }
+        )
     }
 
     /// As told to users and kept in records.
@@ -129,9 +150,10 @@ impl StoreError {
             .as_database_error()
             .and_then(|e| e.code())
             .and_then(|code| code.parse::<u32>().ok());
-        // The low byte is the primary code: 11 CORRUPT, 13 FULL, 26 NOTADB.
+        // The low byte is the primary code: 8 READONLY, 10 IOERR, 11 CORRUPT, 13 FULL, 14 CANTOPEN, 26 NOTADB.
         match code.map(|code| code & 0xff) {
             Some(13) => Self::Full { transaction },
+            Some(8 | 10 | 14) => Self::Disk { transaction, cause },
             Some(11 | 26) => Self::Damaged { cause },
             _ if matches!(error, sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed) => Self::Closed,
             _ => Self::Failed { transaction, cause },

@@ -110,7 +110,7 @@ impl From<Rejection> for Failure {
             | Code::ControlUnavailable => Exit::Connection,
             Code::DeadlinePassed => Exit::TimeOut,
             Code::StalePlan | Code::Conflict => Exit::Stale,
-            Code::Internal => Exit::Internal,
+            Code::Internal | Code::Storage => Exit::Internal,
             _ => Exit::Refused,
         };
         Self {
@@ -189,6 +189,7 @@ mod tests {
             (Code::StalePlan, 5),
             (Code::Conflict, 5),
             (Code::Internal, 70),
+            (Code::Storage, 70),
         ] {
             assert_eq!(Failure::new(code, "x").exit as u8, exit, "{code:?}");
         }

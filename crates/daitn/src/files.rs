@@ -123,10 +123,13 @@ fn read_key(path: &Path) -> Result<NodeKey, Failure> {
         );
         return Err(Failure::usage(message).hint(format!("chmod 600 {}", path.display())));
     }
-    let text = read_text(path)?;
+    let bytes = fs::read(path).map_err(|error| Failure::io(path, &error))?;
+    let text = String::from_utf8_lossy(&bytes);
     // An id of 32 bytes has the same form: 64 hexadecimal digits.
     let bytes: daitn_messages::ids::NodeId = text.trim().parse().map_err(|_| {
-        Failure::file(path, "is not a key: expected 64 hexadecimal digits").hint("Restore it from a backup.")
+        let message = format!("{}: is not a key: expected 64 hexadecimal digits", path.display());
+        Failure::new(Code::Storage, message)
+            .hint("Something else wrote this file, or the disk lost it. Restore it from a backup.")
     })?;
     Ok(NodeKey::from_bytes(bytes.as_bytes()))
 }
@@ -195,6 +198,20 @@ mod tests {
         let refused = key(&path).unwrap_err();
         assert!(refused.rejection.message.contains("mode 644"), "{refused:?}");
         assert!(refused.rejection.hint.starts_with("chmod 600"));
+    }
+
+    #[test]
+    fn a_key_that_was_damaged_is_said_to_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.key");
+        key(&path).unwrap();
+        for damaged in [&b""[..], b"ab", &[0xff; 64], &[b'g'; 64]] {
+            fs::write(&path, damaged).unwrap();
+            let refused = key(&path).unwrap_err();
+            assert_eq!((refused.exit as u8, refused.rejection.code), (70, Code::Storage));
+            assert!(refused.rejection.message.contains("node.key"), "{refused:?}");
+            assert!(refused.rejection.hint.contains("backup"), "{refused:?}");
+        }
     }
 
     #[test]

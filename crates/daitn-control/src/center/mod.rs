@@ -124,6 +124,18 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// What to do, where the disk or what is on it is at fault and not this program.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.is_of_storage().then(|| error.remedy()),
+            Self::Restore(error) => error.remedy(),
+            Self::Text(_) | Self::System(_) | Self::OtherKey { .. } => None,
+        }
+    }
+}
+
 /// Why a running center stopped deciding. What was acknowledged is on disk; a restart goes on from there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CenterError {
@@ -136,6 +148,15 @@ pub enum CenterError {
 }
 
 impl CenterError {
+    /// What to do, where the disk or what is on it is at fault and not this program.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.is_of_storage().then(|| error.remedy()),
+            Self::Fault(_) => None,
+        }
+    }
+
     fn rejection(&self) -> Rejection {
         match self {
             Self::Store(error) => error.rejection(),

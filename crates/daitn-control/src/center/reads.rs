@@ -68,10 +68,11 @@ pub(crate) async fn job(
         .ok_or_else(not_found)?;
     let broken = |error: core::RestoreError| {
         tracing::error!(job = %id, %error, "a job's record could not be read");
-        Rejection::new(
-            Code::Internal,
-            "the job's record cannot be read; the log holds the cause",
-        )
+        let told = format!("the job's record cannot be read: {error}");
+        match error.remedy() {
+            Some(remedy) => Rejection::new(Code::Storage, told).with_hint(remedy),
+            None => Rejection::new(Code::Internal, told),
+        }
     };
     let plan = core::plan_of(&job).map_err(broken)?;
     let plan = store

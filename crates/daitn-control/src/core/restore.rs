@@ -62,6 +62,20 @@ pub enum RestoreError {
     },
 }
 
+impl RestoreError {
+    /// What to do, where the records are at fault and not this program.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Record(error) => error.is_of_storage().then(|| error.remedy()),
+            Self::Contradiction { .. } => Some(
+                "Another version or another program wrote these records. Start the version that wrote them, or restore \
+                 the newest backup.",
+            ),
+        }
+    }
+}
+
 impl Records {
     /// Families that a restart needs. Decisions and leaves are read when asked for.
     pub const NEEDED: [Family; 13] = [

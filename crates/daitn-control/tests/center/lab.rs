@@ -1,7 +1,7 @@
 //! A control center on a real endpoint with a real store, and nodes that speak the real protocol on loopback. Their
 //! terminals do no arithmetic: they answer orders as a terminal would, at once.
 
-use daitn_control::{Center, CenterConfig, CenterHandle, OnRevoked, Timing};
+use daitn_control::{Center, CenterConfig, CenterHandle, OnRevoked, StartError, Timing};
 use daitn_fabric::{CONTROL_ALPN, Connection, Endpoint, EndpointOptions, IncomingSession, Routes};
 use daitn_messages::{
     control::{Accepted, Acknowledged, CenterMessage, Enrolment, Hello, JoinToken, NodeMessage, NodeReply},
@@ -18,7 +18,7 @@ use daitn_messages::{
     signed::{NodeKey, Signed},
     units::UnixMillis,
 };
-use daitn_store::Store;
+use daitn_store::{Store, StoreOptions};
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
@@ -57,7 +57,7 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let center = start(directory.path().join("center.db")).await;
+        let center = start(directory.path().join("center.db"), None).await.unwrap();
         center.bootstrap_key("operator".parse().unwrap()).await.unwrap();
         let admin = center.snapshot().borrow().keys[0].principal.clone();
         Self {
@@ -72,7 +72,19 @@ impl Lab {
     /// Stops the center and starts it again from its store, on another port.
     pub(crate) async fn restart_center(&mut self) {
         self.center.shutdown().await;
-        self.center = start(self.directory.path().join("center.db")).await;
+        self.center = self.try_start().await.unwrap();
+    }
+
+    /// Starts it from its store, which may be damaged.
+    pub(crate) async fn try_start(&self) -> Result<CenterHandle, StartError> {
+        start(self.directory.path().join("center.db"), None).await
+    }
+
+    /// The same on a disk that has room for so many bytes in all.
+    pub(crate) async fn restart_center_within(&mut self, bytes_max: u64) {
+        self.center.shutdown().await;
+        let path = self.directory.path().join("center.db");
+        self.center = start(path, Some(bytes_max)).await.unwrap();
     }
 
     pub(crate) async fn call(&self, operation: Operation) -> Result<Answer, Rejection> {
@@ -109,9 +121,9 @@ impl Lab {
     }
 }
 
-async fn start(path: PathBuf) -> CenterHandle {
+async fn start(path: PathBuf, bytes_max: Option<u64>) -> Result<CenterHandle, StartError> {
     let key = key(42);
-    let store = Store::open(path).await.unwrap();
+    let store = Store::open_with(StoreOptions { path, bytes_max }).await.unwrap();
     let config = CenterConfig {
         domain: "lab".to_owned(),
         operator: "operator".parse().unwrap(),
@@ -122,7 +134,7 @@ async fn start(path: PathBuf) -> CenterHandle {
         gateways: Vec::new(),
         timing: Timing::default(),
     };
-    Center::start(config, store, endpoint(&key).await).await.unwrap()
+    Center::start(config, store, endpoint(&key).await).await
 }
 
 /// A node with its connection to the center.

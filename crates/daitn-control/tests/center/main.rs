@@ -4,6 +4,7 @@
 
 mod lab;
 mod queries;
+mod storage;
 
 use daitn_control::CenterHandle;
 use daitn_messages::{

@@ -22,7 +22,7 @@ use daitn_gateway::{Control, Gateway, GatewayHandle, JobFeed};
 use daitn_messages::{
     ids::JobId,
     operation::{Answer, Operation, Principal, Scope},
-    rejection::Rejection,
+    rejection::{Code, Rejection},
     session::Peer,
     signed::NodeKey,
     snapshot::Snapshot,
@@ -88,10 +88,10 @@ pub(crate) async fn run(given: RunCenter<'_>, output: Output) -> Result<Exit, Fa
     tell(output, &config, &parts, directory, context.as_deref())?;
     let ending = tokio::select! {
         () = stop.wait() => Ok(Exit::Done),
-        fault = parts.center.ended() => Err(Failure::internal(fault.map_or_else(
-            || "the control center ended by itself".to_owned(),
-            |error| error.to_string(),
-        ))),
+        fault = parts.center.ended() => Err(match fault {
+            Some(error) => unusable(directory, &error, error.remedy()),
+            None => Failure::internal("the control center ended by itself"),
+        }),
     };
     tracing::info!("the control center and the gateway shut down");
     parts.shutdown().await;
@@ -233,10 +233,9 @@ async fn center(
     sessions: &Endpoint,
     relaying: Option<&Relaying>,
 ) -> Result<CenterHandle, Failure> {
-    let path = directory.join("control.db");
-    let store = Store::open(&path)
+    let store = Store::open(database(directory))
         .await
-        .map_err(|error| Failure::file(&path, error))?;
+        .map_err(|error| unusable(directory, &error, error.is_of_storage().then(|| error.remedy())))?;
     let relay = relaying.map(|relaying| relaying.url.clone());
     let announced = (!config.center.announce.is_empty()).then(|| Peer {
         node: key.id(),
@@ -255,7 +254,22 @@ async fn center(
     };
     Center::start(center, store, control)
         .await
-        .map_err(|error| Failure::internal(error.to_string()))
+        .map_err(|error| unusable(directory, &error, error.remedy()))
+}
+
+fn database(directory: &Path) -> PathBuf {
+    directory.join("control.db")
+}
+
+/// The control center cannot begin or go on. Where there is a remedy, its disk or its database is at fault.
+fn unusable(directory: &Path, error: &dyn std::error::Error, remedy: Option<&'static str>) -> Failure {
+    match remedy {
+        Some(remedy) => {
+            let path = database(directory);
+            Failure::new(Code::Storage, format!("{}: {error}", path.display())).hint(remedy)
+        }
+        None => Failure::internal(error.to_string()),
+    }
 }
 
 async fn gateway(

@@ -308,3 +308,21 @@ fn a_key_is_looked_at_before_a_context_is_written() {
     ran(&mut machine.command(&["--context", "b", "status"])).ok();
     assert_eq!(center.stop(), 0);
 }
+
+#[test]
+fn a_damaged_database_or_key_is_named_with_what_to_do() {
+    let machine = Machine::new();
+    assert_eq!(up(&machine, &["--no-context"]).stop(), 0);
+    for file in ["control.db", "center.key"] {
+        let path = machine.path("center").join(file);
+        let kept = fs::read(&path).unwrap();
+        fs::write(&path, "no longer what it was ".repeat(400)).unwrap();
+        let refused = machine.refused(&["--no-context"]);
+        let error = refused.error();
+        assert_eq!((refused.code, &error["code"]), (70, &json!("E0902")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(file), "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("backup"), "{error}");
+        fs::write(&path, kept).unwrap();
+    }
+    assert_eq!(up(&machine, &["--no-context"]).stop(), 0);
+}

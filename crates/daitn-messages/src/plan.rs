@@ -127,7 +127,7 @@ pub struct Plan {
     /// A cycle counts when this many sites' work is in it. So many that every site's policy permits the cohort.
     pub quorum: u32,
     /// Organisations besides the requester's that have work in every cycle, at least: what policies call the cohort.
-    /// 1 where the model travels.
+    /// 1 where the model travels; 0, which no owner who asks for company permits, where an older version did not tell it.
     #[serde(default)]
     pub cohort: u32,
     /// Why the quorum is larger than was asked for: whose policies want it; empty: it is not.

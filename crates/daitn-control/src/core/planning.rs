@@ -31,6 +31,10 @@ use std::{
     sync::Arc,
 };
 
+/// By which rules plans are made. Raised when what a plan promises is reckoned otherwise, so that one which was made by
+/// older rules is made again: 1, cohorts count organisations.
+const RULES: u32 = 1;
+
 /// A plan as it is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PlanRecord {
@@ -39,6 +43,9 @@ pub(crate) struct PlanRecord {
     pub(crate) organisation: OrganisationId,
     /// By which of the domain's policies it was made.
     pub(crate) domain_version: u64,
+    /// By which rules it was made.
+    #[serde(default)]
+    pub(crate) rules: u32,
     /// The job that it became; kept as long as that job.
     pub(crate) job: Option<JobId>,
 }
@@ -264,6 +271,7 @@ impl Core {
                 plan: Arc::new(plan.as_ref().clone()),
                 organisation,
                 domain_version: policies.domain_version,
+                rules: RULES,
                 job: None,
             };
             turn.batch.put(Family::Plans, ids.plan.as_str(), &record);
@@ -345,6 +353,9 @@ impl Core {
     /// Nothing that the plan rests on may have moved; what else changed in the domain does not matter.
     fn check_fresh(&self, turn: &Turn<'_>, record: &PlanRecord) -> Result<(), Rejection> {
         let plan = &record.plan;
+        if record.rules != RULES {
+            return Err(stale("another version of the control center made it"));
+        }
         if record.domain_version != self.policies.domain_version {
             return Err(stale("the domain's policy has changed since"));
         }

@@ -5,7 +5,6 @@ use crate::{
     core::{
         ConnectionId, Core, CoreConfig, Effect, Event, Records, RequestId, Timer, Transition, orders::Process,
     },
-    limits::PLANNING_MAX,
 };
 use daitn_messages::{
     control::{CenterMessage, Enrolment, Hello, JoinToken, NodeMessage},
@@ -28,6 +27,7 @@ use std::collections::BTreeMap;
 mod absence;
 mod hosts;
 mod permissions;
+mod plans;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -677,65 +677,6 @@ fn what_a_job_promises_is_known_and_is_what_it_does() {
     promised.protections.push("magic".to_owned());
     let refusal = plan(&promised).unwrap_err();
     assert!(refusal.message.contains("`magic`"), "{refusal}");
-}
-
-#[test]
-fn plans_are_made_apart_and_so_many_at_once() {
-    let mut fixture = Fixture::new();
-    let inline = fixture.train("fine").plan;
-    fixture.core.config.plans_apart = true;
-    let ask = |fixture: &mut Fixture, number: u64| {
-        let mut wanted = request("apart");
-        wanted.training.local.seed = 7;
-        let event = Event::Operation {
-            request: RequestId(number),
-            principal: fixture.admin.clone(),
-            operation: Box::new(Operation::Plan(Box::new(wanted))),
-        };
-        fixture.handle(event)
-    };
-    let mut tasks = Vec::new();
-    for number in 2_000..2_000 + PLANNING_MAX as u64 {
-        let effects = ask(&mut fixture, number);
-        let [Effect::Plan(task)] = effects.as_slice() else {
-            panic!("{effects:?}")
-        };
-        tasks.push(task.clone());
-    }
-    let refused = ask(&mut fixture, 3_000);
-    assert!(
-        matches!(refused.as_slice(), [Effect::Reply { result: Err(rejection), .. }] if rejection.code == Code::Overloaded),
-        "{refused:?}"
-    );
-    // A dataset is withdrawn meanwhile: the task does not see it, and the plan is found stale when it is applied.
-    let withdrawn = NodeMessage::Detach("dataset:b/d".parse().unwrap());
-    fixture.handle(Event::Message {
-        request: RequestId(903),
-        node: NodeKey::from_bytes(&[2; 32]).id(),
-        message: withdrawn,
-    });
-    let planned = tasks.remove(0).run();
-    let effects = fixture.handle(Event::Planned(Box::new(planned)));
-    let plan = effects.into_iter().find_map(|effect| match effect {
-        Effect::Reply {
-            request: RequestId(2_000),
-            result: Ok(Answer::Verdict(verdict)),
-        } => match *verdict {
-            Verdict::Feasible { plan } => Some(plan),
-            Verdict::Infeasible { .. } => None,
-        },
-        _ => None,
-    });
-    let plan = plan.unwrap();
-    assert_eq!(plan.sites, inline.sites);
-    let apply = Operation::Apply {
-        plan: plan.id,
-        idempotency_key: None,
-    };
-    let refusal = fixture.call(apply).unwrap_err();
-    assert_eq!(refusal.code, Code::StalePlan);
-    // One was answered: there is room for one again.
-    assert!(matches!(ask(&mut fixture, 3_001).as_slice(), [Effect::Plan(_)]));
 }
 
 #[test]

@@ -98,7 +98,6 @@ impl Shown for Job {
 }
 
 fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
-    let n_planned = job.plan.rounds;
     let mut pairs = vec![
         ("Job", paint.name(&job.id)),
         ("Phase", coloured(paint, job.phase)),
@@ -109,10 +108,9 @@ fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
         (
             "Way",
             format!(
-                "{}, {} of {} closed",
+                "{}, {}",
                 job.plan.kind.as_str(),
-                job.cycles.len(),
-                counted(n_planned, "cycle")
+                closed(job.cycles.len(), job.plan.rounds)
             ),
         ),
         ("Accepted", date_time(job.accepted_at)),
@@ -141,6 +139,11 @@ fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
     }
     pairs.push(("Why", format!("daitn explain {}", job.plan.decision)));
     pairs
+}
+
+/// `1,999 of 2,000 cycles closed`.
+fn closed(n_closed: usize, n_planned: u32) -> String {
+    format!("{} of {} closed", count(n_closed as u64), counted(n_planned, "cycle"))
 }
 
 fn training(paint: Paint, job: &JobView) -> String {
@@ -313,6 +316,12 @@ mod tests {
             cycle,
             reason: Rejection::new(Code::NodeLost, why),
         }
+    }
+
+    #[test]
+    fn both_numbers_of_cycles_are_written_alike() {
+        assert_eq!(closed(1_999, 2_000), "1,999 of 2,000 cycles closed");
+        assert_eq!(closed(0, 1), "0 of 1 cycle closed");
     }
 
     #[test]

@@ -51,15 +51,13 @@ impl Timing {
     /// Verification units report on weights of this size within this time.
     #[must_use]
     pub(crate) fn reporting_ms(&self, weights_bytes: u64) -> u64 {
-        self.verifying_ms
-            .saturating_add(Self::transfer_ms(weights_bytes))
+        self.verifying_ms.saturating_add(Self::transfer_ms(weights_bytes))
     }
 
     /// A host serves weights of this size within this time.
     #[must_use]
     pub(crate) fn placing_ms(&self, weights_bytes: u64) -> u64 {
-        self.deploying_ms
-            .saturating_add(Self::transfer_ms(weights_bytes))
+        self.deploying_ms.saturating_add(Self::transfer_ms(weights_bytes))
     }
 }
 

@@ -127,10 +127,7 @@ impl StoreError {
     /// Whether the disk or the file is at fault, and not this program.
     #[must_use]
     pub fn is_of_storage(&self) -> bool {
-        !matches!(
-            self,
-            Self::TooLarge { .. } | Self::Closed | Self::Failed { .. }
-        )
+        !matches!(self, Self::TooLarge { .. } | Self::Closed | Self::Failed { .. })
     }
 
     /// As told to users and kept in records.

@@ -29,9 +29,7 @@ pub(crate) async fn decision(
         .transpose()
         .map_err(|e| refused(&e))?;
     match stored {
-        Some(stored) if core::may_read(&stored, organisation) => {
-            Ok(Answer::Decision(Box::new(stored.record)))
-        }
+        Some(stored) if stored.is_for(organisation) => Ok(Answer::Decision(Box::new(stored.record))),
         _ => Err(Rejection::not_found("decision", id)),
     }
 }

@@ -7,6 +7,23 @@
 //!
 //! Each process (a training job, a deployment) is a state machine of its own; a panic in one ends that one.
 
+use crate::{
+    entropy::Entropy,
+    limits::{HOUSEKEEPING_MS, Timing},
+};
+use daitn_messages::{
+    control::NodeMessage,
+    descriptor::Descriptor,
+    ids::{ApiKeyId, NodeId, OrganisationId, TokenId},
+    rejection::{Code, Rejection},
+    session::Peer,
+    signed::NodeKey,
+    units::UnixMillis,
+};
+use daitn_store::Family;
+use daitn_topology::Topology;
+use std::{collections::BTreeMap, sync::Arc};
+
 mod event;
 pub use event::{ConnectionId, Effect, Event, RequestId, Timer};
 
@@ -38,8 +55,10 @@ pub use planning::{PlanTask, Planned};
 mod orders;
 pub(crate) use orders::{OrderDraft, OrderKind};
 
+mod processes;
+
 mod jobs;
-pub(crate) use jobs::{CycleRecord, JobEntry, may_read};
+pub(crate) use jobs::{CycleRecord, JobEntry};
 
 mod deployments;
 
@@ -56,20 +75,6 @@ pub(crate) use restore::{archived_job, plan_of};
 
 #[cfg(test)]
 mod tests;
-
-use crate::{entropy::Entropy, limits::HOUSEKEEPING_MS, limits::Timing};
-use daitn_messages::{
-    control::NodeMessage,
-    descriptor::Descriptor,
-    ids::{ApiKeyId, NodeId, OrganisationId, TokenId},
-    rejection::{Code, Rejection},
-    session::Peer,
-    signed::NodeKey,
-    units::UnixMillis,
-};
-use daitn_store::Family;
-use daitn_topology::Topology;
-use std::{collections::BTreeMap, sync::Arc};
 
 /// What the core needs to know of the domain.
 #[derive(Debug, Clone)]

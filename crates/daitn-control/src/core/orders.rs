@@ -84,6 +84,11 @@ impl Orders {
         self.by_id.insert(record.id.clone(), record);
     }
 
+    /// The orders of a process.
+    fn of(&self, owner: &Process) -> Vec<OrderId> {
+        self.by_owner.get(owner).into_iter().flatten().cloned().collect()
+    }
+
     fn remove(&mut self, id: &OrderId) -> Option<OrderRecord> {
         let record = self.by_id.remove(id)?;
         if let Some(of_owner) = self.by_owner.get_mut(&record.owner) {
@@ -164,6 +169,13 @@ impl Core {
         self.issue(turn, record.owner, draft, concerns);
     }
 
+    /// Ends all orders of a process that cannot say any more which it has.
+    pub(super) fn cancel_all(&mut self, turn: &mut Turn<'_>, owner: &Process) {
+        for order in self.orders.of(owner) {
+            self.cancel(turn, &order, &[]);
+        }
+    }
+
     /// An order needs not to be sent again.
     pub(super) fn settle(&mut self, turn: &mut Turn<'_>, id: &OrderId) {
         let Some(record) = self.orders.by_id.get_mut(id) else {
@@ -189,15 +201,7 @@ impl Core {
 
     /// A process has ended: its orders are forgotten but for those that end others and were not answered yet.
     pub(super) fn drop_orders_of(&mut self, turn: &mut Turn<'_>, owner: &Process) {
-        let ids: Vec<OrderId> = self
-            .orders
-            .by_owner
-            .get(owner)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
-        for id in ids {
+        for id in self.orders.of(owner) {
             let is_waiting_stop = self
                 .orders
                 .by_id
@@ -264,7 +268,10 @@ impl Core {
             return;
         }
         let hash = signed.hash();
-        if self.is_repeated(&record, &receipt, hash) {
+        if let Process::Job(job) = &record.owner
+            && self.jobs.has_receipt(job, hash)
+        {
+            // Said before, by a node that did not hear the answer.
             turn.done(request);
             return;
         }
@@ -282,14 +289,6 @@ impl Core {
         match taken {
             Ok(()) => turn.done(request),
             Err(rejection) => turn.reply_node(request, Err(rejection)),
-        }
-    }
-
-    /// A receipt that says what was said before, by a node that did not hear the answer.
-    fn is_repeated(&self, record: &OrderRecord, receipt: &Receipt, hash: ArtifactId) -> bool {
-        match &record.owner {
-            Process::Job(job) => self.jobs.has_receipt(job, record, receipt, hash),
-            Process::Deployment(_) => false,
         }
     }
 

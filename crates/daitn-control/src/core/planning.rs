@@ -342,11 +342,8 @@ impl Core {
 
     fn show_job(&self, who: &Who, id: &JobId) -> Result<Answer, Rejection> {
         let entry = self
-            .jobs
-            .by_id
-            .get(id)
-            .filter(|entry| who.sees(&entry.job.organisation));
-        let entry = entry.ok_or_else(|| Rejection::not_found("job", id))?;
+            .visible_job(who, id)
+            .ok_or_else(|| Rejection::not_found("job", id))?;
         Ok(Answer::Job(Box::new(entry.view())))
     }
 

@@ -42,6 +42,13 @@ pub(crate) struct StoredDecision {
     pub(crate) record: DecisionRecord,
 }
 
+impl StoredDecision {
+    /// Whether an organisation may read it; none: whoever may read all.
+    pub(crate) fn is_for(&self, organisation: Option<&OrganisationId>) -> bool {
+        organisation.is_none_or(|organisation| self.concerns.contains(organisation))
+    }
+}
+
 /// A decision before it has a name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Decision {

@@ -23,7 +23,11 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_says_what_to_do() {
     /// More tokens than any of these disks has room for.
     const TOKENS_MAX: usize = 10_000;
     let mut lab = Lab::new().await;
-    let size = || fs::metadata(lab.directory.path().join("center.db")).unwrap().len();
+    let size = || {
+        fs::metadata(lab.directory.path().join("center.db"))
+            .unwrap()
+            .len()
+    };
     lab.center.shutdown().await;
     let bytes_max = size() + 64 * 1024;
     lab.restart_center_within(bytes_max).await;
@@ -67,9 +71,11 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_record_ends_the_start_with_its_cause_and_remedy() {
     let lab = Lab::new().await;
-    lab.call(Operation::SetPolicy("// a canary\nforbid (principal, action, resource) when { false };".to_owned()))
-        .await
-        .unwrap();
+    lab.call(Operation::SetPolicy(
+        "// a canary\nforbid (principal, action, resource) when { false };".to_owned(),
+    ))
+    .await
+    .unwrap();
     lab.center.shutdown().await;
     let path = lab.directory.path().join("center.db");
     let mut bytes = fs::read(&path).unwrap();

@@ -143,7 +143,11 @@ fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
 
 /// `1,999 of 2,000 cycles closed`.
 fn closed(n_closed: usize, n_planned: u32) -> String {
-    format!("{} of {} closed", count(n_closed as u64), counted(n_planned, "cycle"))
+    format!(
+        "{} of {} closed",
+        count(n_closed as u64),
+        counted(n_planned, "cycle")
+    )
 }
 
 fn training(paint: Paint, job: &JobView) -> String {

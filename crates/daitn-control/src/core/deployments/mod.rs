@@ -1,11 +1,14 @@
 //! Deployments: carries what happens to their state machines and does what they want.
 
+mod asked;
+
 use crate::{
     core::{
-        Core, Nodes, Turn, Who,
-        event::{Effect, Timer},
+        Core, Nodes, Turn,
+        event::Timer,
         landscape::{self, HostsWanted},
         orders::{OrderRecord, Process},
+        processes,
     },
     deployment::{Deployment, Input, Output, Step},
     job,
@@ -13,12 +16,10 @@ use crate::{
 };
 use daitn_messages::{
     descriptor::Descriptor,
-    encoding,
-    ids::{ArtifactId, DeploymentId, EntityId, EntityKind, JobId, NodeId, OrganisationId, Slug},
+    ids::{ArtifactId, DeploymentId, EntityId, EntityKind, JobId, NodeId, OrganisationId},
     job::{DeploymentPhase, Waiting},
     leaf::LeafKind,
     learning::ModelVersion,
-    operation::Answer,
     plan::Placement,
     receipt::{Outcome, Receipt},
     rejection::{Code, Rejection},
@@ -184,7 +185,10 @@ impl Core {
             bytes: model.body.weights_bytes,
         };
         let (nodes, topology, preferred) = (&self.nodes, &self.topology, &entry.preferred);
-        let (policies, owner) = (RefCell::new(&mut self.policies), &entry.deployment.organisation.clone());
+        let (policies, owner) = (
+            RefCell::new(&mut self.policies),
+            &entry.deployment.organisation.clone(),
+        );
         let may = |host: &Descriptor| policies.borrow_mut().shown_to(owner, host);
         let (now, seed) = (turn.now, turn.entropy.number());
         let find_hosts = |n: usize, excluded: &[EntityId]| {
@@ -247,24 +251,11 @@ impl Core {
     }
 
     fn crash_deployment(&mut self, turn: &mut Turn<'_>, id: &DeploymentId) {
-        let owner = Process::Deployment(id.clone());
-        let orders: Vec<_> = self
-            .orders
-            .by_owner
-            .get(&owner)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
-        for order in orders {
-            self.cancel(turn, &order, &[]);
-        }
+        self.cancel_all(turn, &Process::Deployment(id.clone()));
         if let Some(entry) = self.deployments.by_id.get_mut(id) {
-            let message =
-                "a fault in the deployment's own state machine; the control center's log holds its cause";
             entry.deployment.hosts.clear();
             entry.deployment.phase = DeploymentPhase::Failed;
-            entry.deployment.cause = Some(Rejection::new(Code::Internal, message));
+            entry.deployment.cause = Some(processes::fault("deployment"));
             entry.deployment.ended_at = Some(turn.now);
         }
     }
@@ -296,29 +287,20 @@ impl Core {
         let Some(entry) = self.deployments.by_id.get_mut(id) else {
             return;
         };
-        let bytes = encoding::encode(&entry.deployment);
-        let hash = ArtifactId::of(&bytes);
-        if entry.written != hash {
-            entry.written = hash;
-            if entry.deployment.n_ready() == 0 {
-                // What it waits for is told to who queries it.
-                self.snapshot.changed();
-            }
-            turn.batch.put_bytes(Family::Deployments, id.as_str(), bytes);
+        let (family, key) = (Family::Deployments, id.as_str());
+        let is_news = turn.keep(family, key, &entry.deployment, &mut entry.written);
+        if is_news && entry.deployment.n_ready() == 0 {
+            // What it waits for is told to who queries it.
+            self.snapshot.changed();
         }
         let deployment = entry.deployment.clone();
         let after = (deployment.phase, deployment.n_ready());
         let weights_bytes = self.models.weights_bytes(&deployment.model);
         let wake = deployment.next_wake(&self.nodes, &self.config.timing, weights_bytes);
-        if entry.wake != wake {
-            entry.wake = wake;
-            if let Some(at) = wake {
-                let timer = Timer::Deployment(id.clone());
-                turn.effect(Effect::Arm { timer, at });
-            }
-        }
+        turn.wake(Timer::Deployment(id.clone()), &mut entry.wake, wake);
         if before.0 != after.0 {
-            turn.leaf(LeafKind::Deployment, id, hash, [&deployment.organisation]);
+            let concerns = [&deployment.organisation];
+            turn.leaf(LeafKind::Deployment, id, entry.written, concerns);
         }
         if deployment.has_ended() && self.deployments.active.remove(id) {
             self.drop_orders_of(turn, &Process::Deployment(id.clone()));
@@ -436,133 +418,12 @@ impl Core {
         }
     }
 
-    pub(super) fn list_deployments(&self, who: &Who) -> Answer {
-        let all = self.deployments.by_id.values().map(|entry| &entry.deployment);
-        let seen = all.filter(|deployment| who.sees(&deployment.organisation));
-        let view = |deployment: &Deployment| deployment.view(&self.nodes, &self.config.timing);
-        Answer::Deployments(seen.map(view).collect())
-    }
-
-    pub(super) fn deploy(
-        &mut self,
-        turn: &mut Turn<'_>,
-        who: &Who,
-        name: &Slug,
-        version: Option<u32>,
-        replicas: u32,
-    ) -> Result<Answer, Rejection> {
-        if !(1..=1_000).contains(&replicas) {
-            return Err(Rejection::out_of_range(
-                "replicas",
-                f64::from(replicas),
-                1.0,
-                1_000.0,
-            ));
-        }
-        let organisation = self.visible_owner(who, name)?;
-        let versions = self.models.version_numbers(name);
-        let version = version.or(versions.last().copied()).unwrap_or_default();
-        if !versions.contains(&version) {
-            let known: Vec<String> = versions.iter().map(ToString::to_string).collect();
-            let message = format!("`{name}` has no version {version}; it has {}", known.join(", "));
-            return Err(Rejection::new(Code::NotFound, message)
-                .with_hint(format!("Look at it: daitn model get {name}")));
-        }
-        let model = ModelVersion {
-            name: name.clone(),
-            version,
-        };
-        let new = NewDeployment {
-            organisation,
-            model,
-            replicas,
-            job: None,
-            preferred: Vec::new(),
-        };
-        let id = self.begin_deployment(turn, new)?;
-        self.step_deployment(turn, &id, Input::Review);
-        self.show_deployment(&id)
-    }
-
-    /// Whose model it is, if this principal may see it.
-    fn visible_owner(&self, who: &Who, name: &Slug) -> Result<OrganisationId, Rejection> {
-        let owner = self.models.owner(name).filter(|owner| who.sees(owner));
-        owner.cloned().ok_or_else(|| Rejection::not_found("model", name))
-    }
-
-    fn show_deployment(&self, id: &DeploymentId) -> Result<Answer, Rejection> {
-        let entry = self
-            .deployments
-            .by_id
-            .get(id)
-            .ok_or_else(|| Rejection::not_found("deployment", id))?;
-        let view = entry.deployment.view(&self.nodes, &self.config.timing);
-        Ok(Answer::Deployment(view))
-    }
-
-    pub(super) fn stop_deployment(
-        &mut self,
-        turn: &mut Turn<'_>,
-        who: &Who,
-        id: &DeploymentId,
-    ) -> Result<Answer, Rejection> {
-        let known = self
-            .deployments
-            .by_id
-            .get(id)
-            .filter(|entry| who.sees(&entry.deployment.organisation));
-        let Some(known) = known else {
-            return Err(Rejection::not_found("deployment", id));
-        };
-        if known.deployment.has_ended() {
-            let message = format!("deployment {id} has ended already; there is nothing to stop");
-            return Err(Rejection::new(Code::Conflict, message));
-        }
-        let cause = Rejection::new(
-            Code::Stopped,
-            format!("{} stopped the deployment", who.organisation),
-        );
-        self.end_deployment(turn, id, cause);
-        self.show_deployment(id)
-    }
-
-    /// Deploys the version before the one that is served, on as many hosts.
-    pub(super) fn roll_back(
-        &mut self,
-        turn: &mut Turn<'_>,
-        who: &Who,
-        name: &Slug,
-    ) -> Result<Answer, Rejection> {
-        self.visible_owner(who, name)?;
-        let served = self.deployments.active().filter(|d| d.model.name == *name);
-        let served = served.max_by_key(|d| (d.ready_at, d.created_at));
-        let Some(served) = served else {
-            return Err(Rejection::new(
-                Code::ModelUnavailable,
-                format!("no version of `{name}` is served"),
-            ));
-        };
-        let (current, replicas) = (served.model.version, served.replicas);
-        let Some(before) = self.models.before(name, current) else {
-            let message = format!("`{name}` has no version before {current}");
-            return Err(Rejection::new(Code::NotFound, message));
-        };
-        self.deploy(turn, who, name, Some(before), replicas)
-    }
-
     /// Lets go of ended deployments beyond the bound, oldest first.
     pub(super) fn forget_deployments(&mut self) {
-        let ended = self
-            .deployments
-            .by_id
-            .values()
-            .filter(|entry| entry.deployment.has_ended());
-        let mut ended: Vec<_> = ended
-            .map(|entry| (entry.deployment.ended_at, entry.deployment.id.clone()))
-            .collect();
-        ended.sort_unstable();
-        let n_over = ended.len().saturating_sub(DEPLOYMENTS_ENDED_MAX);
-        for (_, id) in ended.into_iter().take(n_over) {
+        let all = self.deployments.by_id.values().map(|entry| &entry.deployment);
+        let ended = all.filter(|deployment| deployment.has_ended());
+        let ended = ended.map(|deployment| (deployment.ended_at, deployment.id.clone()));
+        for id in processes::oldest_over(ended, DEPLOYMENTS_ENDED_MAX) {
             self.deployments.by_id.remove(&id);
         }
     }

@@ -105,6 +105,8 @@ pub enum Operation {
     GetJob(JobId),
     /// Stop a job.
     StopJob(JobId),
+    /// The card of one version of a model.
+    GetModel(ModelVersion),
     /// List deployments.
     ListDeployments,
     /// Deploy a registered model.
@@ -162,6 +164,7 @@ impl Operation {
             | Self::GetEntity(_)
             | Self::ListJobs
             | Self::GetJob(_)
+            | Self::GetModel(_)
             | Self::ListDeployments
             | Self::Can(_)
             | Self::GetPolicy
@@ -392,7 +395,7 @@ pub struct StatusView {
     pub state_version: u64,
 }
 
-/// A registered model as listed: its newest version, and which version answers queries.
+/// A version of a registered model, in a list the newest, and which version answers queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelView {

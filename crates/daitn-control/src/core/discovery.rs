@@ -1,12 +1,13 @@
 //! Discovery: entities by kind, structured filter and text, as far as the asker may see them.
 
 use crate::{
-    core::{Core, Who},
+    core::{Core, Who, access::model_entity},
     limits::{HITS_DEFAULT, HITS_MAX},
 };
 use daitn_messages::{
     descriptor::Descriptor,
     ids::{EntityId, EntityKind},
+    learning::ModelVersion,
     operation::{Answer, Principal, Scope, SearchAnswer},
     rejection::Rejection,
     request::{Hit, Search},
@@ -79,6 +80,17 @@ impl Core {
 
     pub(super) fn get_entity(&mut self, who: &Who, entity: &EntityId) -> Result<Answer, Rejection> {
         let descriptor = self.visible(who, entity)?;
+        Ok(Answer::Entity(Box::new(self.hit(&descriptor, 0.0))))
+    }
+
+    pub(super) fn get_model(&mut self, who: &Who, model: &ModelVersion) -> Result<Answer, Rejection> {
+        let not_found = || Rejection::not_found("model", &model.name);
+        let owner = self.models.owner(&model.name).cloned().ok_or_else(not_found)?;
+        self.visible(who, &model_entity(&owner, model))
+            .map_err(|_| not_found())?;
+        let record = self.models.get(model);
+        let record = record.ok_or_else(|| self.models.no_version(model))?;
+        let descriptor = record.signed.reread()?;
         Ok(Answer::Entity(Box::new(self.hit(&descriptor, 0.0))))
     }
 }

@@ -90,9 +90,13 @@ impl Models {
             .find(|v| *v < version)
     }
 
-    /// The numbers of all versions.
-    pub(crate) fn version_numbers(&self, name: &Slug) -> Vec<u32> {
-        self.versions(name).map(|record| record.model.version).collect()
+    /// The refusal of a version that there is not.
+    pub(crate) fn no_version(&self, model: &ModelVersion) -> Rejection {
+        let ModelVersion { name, version } = model;
+        let known = self.versions(name).map(|record| record.model.version.to_string());
+        let known = known.collect::<Vec<_>>().join(", ");
+        let message = format!("`{name}` has no version {version}; it has {known}");
+        Rejection::new(Code::NotFound, message).with_hint(format!("Look at it: daitn model get {name}"))
     }
 
     /// The owner's policy on queries of a version; empty where there is none.

@@ -116,6 +116,7 @@ impl Core {
             } => self.apply(turn, who, &plan, idempotency_key),
             Operation::ListJobs => Ok(self.list_jobs(who)),
             Operation::StopJob(job) => self.stop_job(turn, who, &job),
+            Operation::GetModel(model) => self.get_model(who, &model),
             Operation::ListDeployments => Ok(self.list_deployments(who)),
             Operation::Deploy {
                 model,

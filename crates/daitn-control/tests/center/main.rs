@@ -13,6 +13,7 @@ use daitn_messages::{
     ids::{EntityId, EntityKind, JobId},
     job::{DeploymentPhase, JobEvent, JobPhase, JobView},
     leaf::LeafKind,
+    learning::ModelVersion,
     operation::{Answer, NewKey, Operation, Principal, Scope},
     plan::{Plan, Verdict},
     policy::{PolicyQuestion, UseContext, Verb},
@@ -697,9 +698,23 @@ async fn models_are_deployed_again_rolled_back_and_stopped() {
         );
     }
     snapshot(&lab.center, |snapshot| snapshot.models.is_empty()).await;
-    let missing = lab.call(deploy(Some(9), 1)).await.unwrap_err();
-    assert_eq!(missing.code, Code::NotFound);
-    assert!(missing.message.contains("no version 9; it has 1, 2"), "{missing}");
+    let version = |version| {
+        Operation::GetModel(ModelVersion {
+            name: "digits".parse().unwrap(),
+            version,
+        })
+    };
+    for number in [1, 2] {
+        let Answer::Entity(hit) = lab.call(version(number)).await.unwrap() else {
+            panic!()
+        };
+        assert_eq!(hit.descriptor.version, u64::from(number));
+    }
+    for asked in [deploy(Some(9), 1), version(9)] {
+        let missing = lab.call(asked).await.unwrap_err();
+        assert_eq!(missing.code, Code::NotFound);
+        assert!(missing.message.contains("no version 9; it has 1, 2"), "{missing}");
+    }
     // What is another organisation's looks as if it were not.
     let stranger = key(&lab, "north", &[Scope::Deploy]).await;
     let roll_back = Operation::RollBack("digits".parse().unwrap());

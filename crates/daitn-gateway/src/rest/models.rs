@@ -4,6 +4,7 @@ use super::{name, unexpected};
 use crate::{
     auth::Caller,
     gateway::Gateway,
+    input::named,
     openapi::Failures,
     reply::{self, Envelope, Outcome},
 };
@@ -33,6 +34,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::new()
         .routes(routes!(list_models))
         .routes(routes!(get_model))
+        .routes(routes!(get_model_version))
         .routes(routes!(roll_back))
         .routes(routes!(list_deployments, create_deployment))
         .routes(routes!(stop_deployment))
@@ -87,6 +89,32 @@ async fn get_model(
     let newest = newest.max_by_key(|view| view.model.version);
     Ok(reply::ok(
         newest.ok_or_else(|| Rejection::not_found("model", &model))?,
+    ))
+}
+
+/// One version of a registered model with the model's deployments. Scope `read`.
+#[utoipa::path(get, path = "/v1/models/{model}/versions/{version}", tag = "models",
+    params(("model" = Slug, Path, description = "Its name"), ("version" = u32, Path, description = "Which version")),
+    responses((status = 200, body = Envelope<ModelView>), Failures))]
+async fn get_model_version(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+    model: Result<Path<(String, String)>, PathRejection>,
+) -> Outcome {
+    let caller = gateway.caller(&headers, Scope::Read)?;
+    let Path((name, version)) =
+        model.map_err(|_| Rejection::malformed("model", "it is not readable text"))?;
+    let model = ModelVersion {
+        name: named("model", &name)?,
+        version: named("version", &version)?,
+    };
+    let descriptor = match gateway.ask(&caller, Operation::GetModel(model)).await? {
+        Answer::Entity(hit) => hit.descriptor,
+        other => return Err(unexpected(&other).into()),
+    };
+    let deployments = gateway.deployments(&caller).await?;
+    Ok(reply::ok(
+        view(descriptor, &deployments).ok_or_else(|| Rejection::not_found("model", &name))?,
     ))
 }
 
@@ -161,12 +189,16 @@ async fn stop_deployment(
 }
 
 impl Gateway {
+    async fn deployments(&self, caller: &Caller) -> Result<Vec<DeploymentView>, Rejection> {
+        match self.ask(caller, Operation::ListDeployments).await? {
+            Answer::Deployments(deployments) => Ok(deployments),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Every registered model that the caller may see, page by page, with its deployments.
     async fn models(&self, caller: &Caller) -> Result<Vec<ModelView>, Rejection> {
-        let deployments = match self.ask(caller, Operation::ListDeployments).await? {
-            Answer::Deployments(deployments) => deployments,
-            other => return Err(unexpected(&other)),
-        };
+        let deployments = self.deployments(caller).await?;
         let mut views = Vec::new();
         let mut offset = 0;
         loop {

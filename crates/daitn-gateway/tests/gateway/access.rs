@@ -26,6 +26,7 @@ fn route(method: Method, template: &'static str, scope: Scope, body: Option<Valu
         .replace("{id}", "dataset:acme%2Fdigits")
         .replace("{job}", samples::job_id().as_str())
         .replace("{model}", "digits")
+        .replace("{version}", "2")
         .replace("{deployment}", samples::deployment_id().as_str())
         .replace("{decision}", samples::decision_id().as_str());
     Route {
@@ -74,6 +75,7 @@ pub(crate) fn routes() -> Vec<Route> {
         act("/v1/jobs/{job}/stop", Train),
         get("/v1/models", Read),
         get("/v1/models/{model}", Read),
+        get("/v1/models/{model}/versions/{version}", Read),
         act("/v1/models/{model}/rollback", Deploy),
         get("/v1/deployments", Read),
         post("/v1/deployments", Deploy, json!({ "model": "digits" })),

@@ -74,6 +74,9 @@ impl Endpoint {
             Operation::ListJobs => get("/v1/jobs".into()),
             Operation::GetJob(job) => get(format!("/v1/jobs/{job}")),
             Operation::StopJob(job) => post(format!("/v1/jobs/{job}/stop")),
+            Operation::GetModel(model) => {
+                get(format!("/v1/models/{}/versions/{}", model.name, model.version))
+            }
             Operation::ListDeployments => get("/v1/deployments".into()),
             Operation::Deploy {
                 model,

@@ -11,6 +11,7 @@ use clap::Subcommand;
 use daitn_messages::{
     ids::{DeploymentId, Slug},
     job::DeploymentView,
+    learning::ModelVersion,
     operation::{ModelView, Operation},
     rejection::{Code, Rejection},
 };
@@ -21,10 +22,10 @@ use std::path::PathBuf;
 pub(crate) enum Command {
     /// List registered models
     List,
-    /// The newest version of a model in full: where it comes from, what was found, where it runs
+    /// A version of a model in full: where it comes from, what was found, where it runs
     Get {
-        /// Its name
-        model: Slug,
+        /// NAME, or NAME@VERSION; the newest version without one
+        model: String,
     },
     /// List deployments
     Deployments,
@@ -70,7 +71,16 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
     let client = app.client()?;
     match command {
         Command::List => app.output.show(&Models(models(&client).await?))?,
-        Command::Get { model } => app.output.show(&Model(find(&client, &model).await?))?,
+        Command::Get { model } => {
+            let view = match name_and_version(&model)? {
+                (name, None) => find(&client, &name).await?,
+                (name, Some(version)) => {
+                    let model = ModelVersion { name, version };
+                    client.ask(&Operation::GetModel(model)).await?
+                }
+            };
+            app.output.show(&Model(view))?;
+        }
         Command::Deployments => {
             let deployments: Vec<DeploymentView> = client.ask(&Operation::ListDeployments).await?;
             app.output.show(&List(deployments))?;

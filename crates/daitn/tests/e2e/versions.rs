@@ -68,6 +68,12 @@ fn rolling_back_deploying_again_and_stopping_change_who_answers() {
         lab.run(&["model", "query", "digits", "--row", ROW]).code == 1
     });
     assert_eq!(lab.json(&["model", "list"]).data()[0]["model"]["version"], 2);
+    for (asked, version) in [("digits", 2), ("digits@1", 1), ("digits@2", 2)] {
+        let shown = lab.json(&["model", "get", asked]).data();
+        assert_eq!(shown["model"]["version"], version, "{asked}");
+    }
+    let missing = lab.run(&["model", "get", "digits@9", "-o", "json"]);
+    assert_eq!(missing.error()["code"], "E0104");
     lab.json(&["model", "deploy", "digits@1"]).data();
     until("it answers again", || {
         lab.run(&["model", "query", "digits", "--row", ROW]).code == 0

@@ -36,18 +36,14 @@ impl Core {
             ));
         }
         let organisation = self.visible_owner(who, name)?;
-        let versions = self.models.version_numbers(name);
-        let version = version.or(versions.last().copied()).unwrap_or_default();
-        if !versions.contains(&version) {
-            let known: Vec<String> = versions.iter().map(ToString::to_string).collect();
-            let message = format!("`{name}` has no version {version}; it has {}", known.join(", "));
-            return Err(Rejection::new(Code::NotFound, message)
-                .with_hint(format!("Look at it: daitn model get {name}")));
-        }
+        let version = version.or(self.models.newest(name)).unwrap_or_default();
         let model = ModelVersion {
             name: name.clone(),
             version,
         };
+        if self.models.get(&model).is_none() {
+            return Err(self.models.no_version(&model));
+        }
         let new = NewDeployment {
             organisation,
             model,

@@ -8,10 +8,10 @@ use crate::{
 };
 use daitn_messages::{
     control::{CenterMessage, Enrolment, Hello, JoinToken, NodeMessage},
-    descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
-    ids::{ArtifactId, EntityId, EntityKind, JobId, NodeId},
+    descriptor::Descriptor,
+    ids::{ArtifactId, EntityId, JobId, NodeId},
     job::{JobEvent, JobPhase, JobView, Waiting},
-    learning::{Architecture, Evaluation, LocalTraining, Metric, Task},
+    learning::{Architecture, Evaluation, LocalTraining, Metric},
     operation::{Answer, NewToken, Operation, Principal},
     plan::Verdict,
     receipt::{Outcome, Receipt, TrainingDone, VerificationReport},
@@ -25,6 +25,8 @@ use daitn_store::{Change, Record};
 use std::collections::BTreeMap;
 
 mod absence;
+#[path = "../../tests/described/mod.rs"]
+mod described;
 mod hosts;
 mod permissions;
 mod plans;
@@ -332,63 +334,13 @@ fn found(accuracy: f64) -> Outcome {
     }))
 }
 
-fn task() -> Task {
-    Task::Classification {
-        classes: vec!["no".to_owned(), "yes".to_owned()],
-    }
-}
-
 fn descriptor(entity: &EntityId, key: &NodeKey) -> Descriptor {
-    let (features, target) = (vec!["x".to_owned()], "y".to_owned());
-    let body = match entity.kind {
-        EntityKind::Dataset => Body::Dataset(Box::new(DatasetBody {
-            features,
-            target,
-            task: task(),
-            records: 100,
-            label_distribution: None,
-            schema_fingerprint: ArtifactId([0; 32]),
-            license: String::new(),
-            creator: String::new(),
-            date_published: String::new(),
-            url: String::new(),
-            usage: String::new(),
-            policy: match entity.name.as_str() {
-                "among-five" => AMONG_FIVE.to_owned(),
-                "hidden" => permissions::HIDDEN.to_owned(),
-                _ => "permit (principal, action, resource);".to_owned(),
-            },
-            data_version: String::new(),
-            price_micros_per_thousand: 0,
-            compute_rate: 1_000_000,
-            compute_allowed: Vec::new(),
-        })),
-        EntityKind::Verifier => Body::Verifier(VerifierBody {
-            features,
-            target,
-            task: task(),
-            records: 100,
-        }),
-        EntityKind::Aggregator => Body::Aggregator(AggregatorBody {
-            storage_bytes: 1 << 40,
-            price_micros_per_gb: 0,
-        }),
-        _ => Body::ModelHost(ModelHostBody {
-            memory_bytes: 1 << 34,
-            compute_rate: 1,
-            price_micros_per_thousand: 0,
-        }),
+    let policy = match entity.name.as_str() {
+        "among-five" => AMONG_FIVE,
+        "hidden" => permissions::HIDDEN,
+        _ => "permit (principal, action, resource);",
     };
-    Descriptor {
-        entity: entity.clone(),
-        version: 1,
-        node: key.id(),
-        title: String::new(),
-        description: String::new(),
-        jurisdiction: "DE".to_owned(),
-        issued_at: NOW,
-        body,
-    }
+    described::descriptor(entity, 1, key.id(), policy)
 }
 
 fn request(model: &str) -> TrainingRequest {
@@ -398,9 +350,9 @@ fn request(model: &str) -> TrainingRequest {
         jurisdiction: "DE".to_owned(),
         purpose: "research".to_owned(),
         architecture: Architecture::Linear,
-        features: vec!["x".to_owned()],
-        target: "y".to_owned(),
-        task: task(),
+        features: described::features(),
+        target: described::TARGET.to_owned(),
+        task: described::task(),
         scale: 1.0,
         offset: 0.0,
         data: DataFilter::default(),

@@ -1,13 +1,14 @@
 //! A control center on a real endpoint with a real store, and nodes that speak the real protocol on loopback. Their
 //! terminals do no arithmetic: they answer orders as a terminal would, at once.
 
+use crate::described;
 use daitn_control::{Center, CenterConfig, CenterHandle, OnRevoked, StartError, Timing};
 use daitn_fabric::{CONTROL_ALPN, Connection, Endpoint, EndpointOptions, IncomingSession, Routes};
 use daitn_messages::{
     control::{Accepted, Acknowledged, CenterMessage, Enrolment, Hello, JoinToken, NodeMessage, NodeReply},
-    descriptor::{AggregatorBody, Body, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
-    ids::{ArtifactId, EntityId, EntityKind, NodeId},
-    learning::{Evaluation, Metric, Task},
+    descriptor::Descriptor,
+    ids::{ArtifactId, EntityId, NodeId},
+    learning::{Evaluation, Metric},
     limits::FRAME_BYTES_MAX,
     operation::{Answer, NewToken, Operation, Principal},
     order::{Instruction, WorkOrder},
@@ -206,54 +207,20 @@ impl Node {
     }
 
     pub(crate) fn describe(&self, entity: &str, version: u64) -> Signed<Descriptor> {
-        let entity: EntityId = entity.parse().unwrap();
         let descriptor = descriptor(entity, version, self.key.id());
         Signed::seal(&descriptor, &self.key)
     }
 }
 
-pub(crate) fn descriptor(entity: EntityId, version: u64, node: NodeId) -> Descriptor {
-    let task = Task::Classification {
-        classes: vec!["no".to_owned(), "yes".to_owned()],
-    };
-    let features = vec!["x".to_owned(), "y".to_owned()];
-    let body = match entity.kind {
-        EntityKind::Dataset => Body::Dataset(Box::new(DatasetBody {
-            features,
-            target: "label".to_owned(),
-            task,
-            records: 1_000,
-            label_distribution: None,
-            schema_fingerprint: ArtifactId::of(b"x,y,label"),
-            license: "CC-BY-4.0".to_owned(),
-            creator: "lab".to_owned(),
-            date_published: "2026-01-01".to_owned(),
-            url: "https://example.org".to_owned(),
-            usage: String::new(),
-            policy: r#"@id("research") permit (principal, action, resource) when { context.purpose != "commercial" };"#
-                .to_owned(),
-            data_version: "1".to_owned(),
-            price_micros_per_thousand: 0,
-            compute_rate: 1_000_000_000,
-            compute_allowed: Vec::new(),
-        })),
-        EntityKind::Verifier => Body::Verifier(VerifierBody { features, target: "label".to_owned(), task, records: 500 }),
-        EntityKind::Aggregator => Body::Aggregator(AggregatorBody { storage_bytes: 1 << 40, price_micros_per_gb: 0 }),
-        _ => Body::ModelHost(ModelHostBody {
-            memory_bytes: 1 << 34,
-            compute_rate: 1_000_000_000,
-            price_micros_per_thousand: 0,
-        }),
-    };
+pub(crate) fn descriptor(entity: &str, version: u64, node: NodeId) -> Descriptor {
+    let entity: EntityId = entity.parse().unwrap();
+    let policy =
+        r#"@id("research") permit (principal, action, resource) when { context.purpose != "commercial" };"#;
     Descriptor {
         title: format!("The {} of the lab", entity.name),
         description: "images of handwritten digits".to_owned(),
-        entity,
-        version,
-        node,
-        jurisdiction: "DE".to_owned(),
         issued_at: now(),
-        body,
+        ..described::descriptor(&entity, version, node, policy)
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail by panicking")]
 
+#[path = "../described/mod.rs"]
+mod described;
 mod lab;
 mod queries;
 mod storage;
@@ -314,7 +316,7 @@ async fn descriptors_are_taken_from_their_own_node_only_and_grow_by_version() {
         .tell(attach(&north, "dataset:north/digits", 1))
         .await
         .unwrap();
-    let mut changed = lab::descriptor("dataset:north/digits".parse().unwrap(), 1, north.key.id());
+    let mut changed = lab::descriptor("dataset:north/digits", 1, north.key.id());
     changed.title = "Something else".to_owned();
     let changed = daitn_messages::signed::Signed::seal(&changed, &north.key);
     assert_eq!(
@@ -329,7 +331,7 @@ async fn descriptors_are_taken_from_their_own_node_only_and_grow_by_version() {
         code(north.tell(attach(&north, "dataset:north/digits", 1)).await),
         Code::Conflict
     );
-    let mut lawless = lab::descriptor("dataset:north/lawless".parse().unwrap(), 1, north.key.id());
+    let mut lawless = lab::descriptor("dataset:north/lawless", 1, north.key.id());
     if let daitn_messages::descriptor::Body::Dataset(body) = &mut lawless.body {
         body.policy = "permit (principal, action, ressource);".to_owned();
     }

@@ -1,9 +1,12 @@
 //! What clients do: plan, apply with an idempotency key, ask again when no answer came, and sometimes stop a job.
 
-use crate::world::{Happening, SECOND, World};
+use crate::{
+    described,
+    world::{Happening, SECOND, World},
+};
 use daitn_control::core::{Event, RequestId};
 use daitn_messages::{
-    learning::{Architecture, LocalTraining, Metric, Strategy, Task},
+    learning::{Architecture, LocalTraining, Metric, Strategy},
     operation::{Answer, Operation},
     plan::Verdict,
     rejection::{Code, Rejection},
@@ -114,11 +117,9 @@ impl World {
             jurisdiction: "DE".to_owned(),
             purpose: "research".to_owned(),
             architecture: Architecture::Linear,
-            features: vec!["x".to_owned(), "y".to_owned()],
-            target: "label".to_owned(),
-            task: Task::Classification {
-                classes: vec!["no".to_owned(), "yes".to_owned()],
-            },
+            features: described::features(),
+            target: described::TARGET.to_owned(),
+            task: described::task(),
             scale: 1.0,
             offset: 0.0,
             data: daitn_messages::request::DataFilter::default(),

@@ -33,6 +33,8 @@ mod chance;
 mod checks;
 mod clients;
 mod connections;
+#[path = "../described/mod.rs"]
+mod described;
 mod disk;
 mod node;
 mod operator;

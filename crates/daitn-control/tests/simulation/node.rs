@@ -3,11 +3,12 @@
 //! Like the real one it decides on an order once, answers a repeated one with the same receipt, keeps receipts until the
 //! center has acknowledged them, and conducts from a journal.
 
+use crate::described;
 use daitn_messages::{
     control::{Enrolment, Hello, JoinToken},
-    descriptor::{AggregatorBody, Body, ComputeBody, DatasetBody, Descriptor, ModelHostBody, VerifierBody},
-    ids::{ArtifactId, EntityId, EntityKind, JobId, NodeId, OrderId},
-    learning::{Evaluation, Task},
+    descriptor::{Body, Descriptor},
+    ids::{ArtifactId, EntityId, JobId, NodeId, OrderId},
+    learning::Evaluation,
     order::{ConductOrder, Instruction, TrainOrder, WorkOrder},
     receipt::{Outcome, Receipt, VerificationReport},
     rejection::{Code, Rejection},
@@ -140,64 +141,14 @@ impl Node {
     }
 
     pub(crate) fn descriptor(&self, entity: &EntityId, version: u64) -> Signed<Descriptor> {
-        let task = Task::Classification {
-            classes: vec!["no".to_owned(), "yes".to_owned()],
-        };
-        let features = vec!["x".to_owned(), "y".to_owned()];
-        let body = match entity.kind {
-            EntityKind::Dataset => Body::Dataset(Box::new(DatasetBody {
-                features,
-                target: "label".to_owned(),
-                task,
-                records: 1_000,
-                label_distribution: Some(vec![0.5, 0.5]),
-                schema_fingerprint: ArtifactId::of(b"x,y,label"),
-                license: "CC-BY-4.0".to_owned(),
-                creator: entity.organisation.to_string(),
-                date_published: "2026-01-01".to_owned(),
-                url: "https://example.org".to_owned(),
-                usage: "research".to_owned(),
-                policy: "permit (principal, action, resource);".to_owned(),
-                data_version: "1".to_owned(),
-                price_micros_per_thousand: 0,
-                compute_rate: if self.facilities.is_empty() {
-                    1_000_000_000
-                } else {
-                    0
-                },
-                compute_allowed: self.facilities.clone(),
-            })),
-            EntityKind::Compute => Body::Compute(ComputeBody {
-                compute_rate: 1_000_000_000,
-                memory_bytes: 1 << 34,
-                price_micros_per_hour: 0,
-            }),
-            EntityKind::Verifier => Body::Verifier(VerifierBody {
-                features,
-                target: "label".to_owned(),
-                task,
-                records: 500,
-            }),
-            EntityKind::Aggregator => Body::Aggregator(AggregatorBody {
-                storage_bytes: 1 << 40,
-                price_micros_per_gb: 0,
-            }),
-            _ => Body::ModelHost(ModelHostBody {
-                memory_bytes: 1 << 34,
-                compute_rate: 1_000_000_000,
-                price_micros_per_thousand: 0,
-            }),
-        };
-        let descriptor = Descriptor {
-            entity: entity.clone(),
-            version,
-            node: self.id,
-            title: entity.name.to_string(),
-            description: "made for a simulation".to_owned(),
-            jurisdiction: "DE".to_owned(),
-            issued_at: UnixMillis(1),
-            body,
-        };
+        let policy = "permit (principal, action, resource);";
+        let mut descriptor = described::descriptor(entity, version, self.id, policy);
+        if let Body::Dataset(dataset) = &mut descriptor.body
+            && !self.facilities.is_empty()
+        {
+            dataset.compute_rate = 0;
+            dataset.compute_allowed.clone_from(&self.facilities);
+        }
         Signed::seal(&descriptor, &self.key)
     }
 

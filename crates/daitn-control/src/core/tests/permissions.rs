@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::orders::OrderKind;
 use daitn_messages::{
+    ids::EntityKind,
     job::DeploymentPhase,
     operation::{NewKey, Scope},
     plan::ConstraintName,

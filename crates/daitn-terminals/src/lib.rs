@@ -39,6 +39,8 @@ mod shared;
 
 mod terminal;
 
+mod works;
+
 mod dataset;
 
 mod compute;

@@ -17,6 +17,7 @@ use daitn_fabric::{
 };
 use daitn_messages::{
     ids::{ArtifactId, NodeId, OrganisationId},
+    learning::ModelSpec,
     order::WorkOrder,
     receipt::{Outcome, Receipt},
     rejection::{Code, Rejection},
@@ -210,6 +211,32 @@ impl Shared {
                 });
             }
         });
+    }
+
+    /// Sees to it that a model's weights are here, durably and for these readers; gives them as numbers. What turns out to
+    /// be damaged on this disk is fetched anew, once.
+    ///
+    /// # Errors
+    /// Where nobody delivers them, there is no room, or they are not what the model's spec says.
+    pub(crate) async fn weights(
+        &self,
+        scope: &Arc<str>,
+        spec: &ModelSpec,
+        weights: ArtifactRef,
+        holders: &[Peer],
+        readers: &Readers,
+    ) -> Result<Vec<f32>, Rejection> {
+        let layout = Arc::new(self.engine.layout(spec)?);
+        self.fetch(scope, weights, holders, Durability::Durable).await?;
+        self.holds.hold(scope, weights.id, readers)?;
+        match self.read_numbers(weights.id, &layout).await {
+            // The store has let go of what is not what its name says.
+            Err(_) if !self.store.has(weights.id) => {}
+            numbers => return numbers,
+        }
+        self.fetch(scope, weights, holders, Durability::Durable).await?;
+        self.holds.hold(scope, weights.id, readers)?;
+        self.read_numbers(weights.id, &layout).await
     }
 
     /// The whole of an artifact that is here, as the numbers of a layout.

@@ -6,7 +6,7 @@ use crate::{
     shared::{Shared, only},
     terminal::{Attached, Terminal},
 };
-use daitn_fabric::{Backoff, artifact::Durability};
+use daitn_fabric::Backoff;
 use daitn_messages::{
     ids::{DeploymentId, OrderId},
     order::{Instruction, ServeOrder},
@@ -14,10 +14,9 @@ use daitn_messages::{
     rejection::{Code, Rejection},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard},
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard},
 };
-use tokio_util::sync::CancellationToken;
 
 /// Weights that nobody delivers are asked for so often before the center is told.
 const ATTEMPTS_MAX: u32 = 3;
@@ -38,32 +37,12 @@ impl Host {
         {
             tracing::warn!(order = %known.order.id, "weights are not held: {rejection}");
         }
-        let stop = shared.stop.child_token();
-        if host
-            .loading()
-            .insert(known.order.id.clone(), stop.clone())
-            .is_some()
-        {
-            return;
-        }
-        let (attached, shared, known) = (attached.clone(), shared.clone(), known.clone());
-        let tasks = shared.tasks.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = load_and_tell(&attached, &shared, &known) => {}
-            }
-            if let Terminal::Host(host) = &attached.terminal {
-                host.loading().remove(&known.order.id);
-            }
-        });
+        host.loading.begin(attached, shared, known, load_and_tell);
     }
 
     /// Serves the order's model no more and forgets its weights.
     pub(crate) fn halt(&self, shared: &Arc<Shared>, known: &Decided, serve: &ServeOrder) {
-        if let Some(stop) = self.loading().remove(&known.order.id) {
-            stop.cancel();
-        }
+        self.loading.stop(&known.order.id);
         {
             let mut replicas = self.replicas_mut();
             if replicas
@@ -80,24 +59,22 @@ impl Host {
     async fn load(&self, shared: &Arc<Shared>, known: &Decided, serve: &ServeOrder) -> Result<(), Rejection> {
         let scope: Arc<str> = scope_of(&known.order.id).into();
         let mut backoff = Backoff::new(known.order.issued_at.0);
-        for attempt in 1.. {
+        let readers = only(serve.readers.iter().copied());
+        let mut attempt = 0;
+        let parameters = loop {
+            attempt += 1;
             match shared
-                .fetch(&scope, serve.weights, &serve.holders, Durability::Durable)
+                .weights(&scope, &serve.spec, serve.weights, &serve.holders, &readers)
                 .await
             {
-                Ok(_) => break,
+                Ok(parameters) => break parameters,
                 Err(rejection) if rejection.code == Code::Unreachable && attempt < ATTEMPTS_MAX => {
                     super::present::present(shared, known, serve).await;
                     tokio::time::sleep(backoff.after_failure()).await;
                 }
                 Err(rejection) => return Err(rejection),
             }
-        }
-        shared
-            .holds
-            .hold(&scope, serve.weights.id, &only(serve.readers.iter().copied()))?;
-        let layout = Arc::new(shared.engine.layout(&serve.spec)?);
-        let parameters = shared.read_numbers(serve.weights.id, &layout).await?;
+        };
         let (engine, spec) = (shared.engine.clone(), serve.spec.clone());
         let loaded = shared.cpu.run(move || engine.load(&spec, &parameters)).await??;
         let replica = Replica {
@@ -139,18 +116,14 @@ impl Host {
     fn replicas_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<DeploymentId, Replica>> {
         self.replicas.write().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn loading(&self) -> MutexGuard<'_, HashMap<OrderId, CancellationToken>> {
-        self.loading.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-async fn load_and_tell(attached: &Attached, shared: &Arc<Shared>, known: &Decided) {
+async fn load_and_tell(attached: Arc<Attached>, shared: Arc<Shared>, known: Arc<Decided>) {
     let (Terminal::Host(host), Instruction::Serve(serve)) = (&attached.terminal, &known.order.instruction)
     else {
         return;
     };
-    let outcome = match host.load(shared, known, serve).await {
+    let outcome = match host.load(&shared, &known, serve).await {
         Ok(()) => {
             tracing::info!(order = %known.order.id, model = %serve.model.name, version = serve.model.version, "serving");
             Outcome::Serving

@@ -17,22 +17,22 @@ pub(crate) use answer::answer;
 pub use options::HostOptions;
 pub(crate) use present::permit;
 
+use crate::works::Works;
 use daitn_engine::Loaded;
 use daitn_messages::{
     ids::{DeploymentId, NodeId, OrderId},
     learning::ModelVersion,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, RwLock},
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, RwLock},
 };
-use tokio_util::sync::CancellationToken;
 
 /// A model host that is open.
 pub(crate) struct Host {
     options: HostOptions,
     replicas: RwLock<BTreeMap<DeploymentId, Replica>>,
-    loading: Mutex<HashMap<OrderId, CancellationToken>>,
+    loading: Works,
 }
 
 /// A model in memory.
@@ -53,7 +53,7 @@ impl Host {
         Self {
             options,
             replicas: RwLock::default(),
-            loading: Mutex::default(),
+            loading: Works::default(),
         }
     }
 }

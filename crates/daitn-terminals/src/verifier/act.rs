@@ -7,18 +7,13 @@ use crate::{
     shared::{Shared, only},
     terminal::{Attached, Terminal},
 };
-use daitn_fabric::artifact::Durability;
 use daitn_messages::{
     ids::OrderId,
     order::{Instruction, VerifyOrder},
     receipt::{Outcome, VerificationReport},
     rejection::{Code, Rejection},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, MutexGuard, PoisonError},
-};
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
 
 impl Verifier {
     /// Judges the model of an accepted order, after those before it.
@@ -28,25 +23,7 @@ impl Verifier {
         else {
             return;
         };
-        let stop = shared.stop.child_token();
-        if verifier
-            .running()
-            .insert(known.order.id.clone(), stop.clone())
-            .is_some()
-        {
-            return;
-        }
-        let (attached, shared, known) = (attached.clone(), shared.clone(), known.clone());
-        let tasks = shared.tasks.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = judge(&attached, &shared, &known) => {}
-            }
-            if let Terminal::Verifier(verifier) = &attached.terminal {
-                verifier.running().remove(&known.order.id);
-            }
-        });
+        verifier.judging.begin(attached, shared, known, judge);
     }
 
     /// Offers again the weights of models that were judged before a restart.
@@ -67,9 +44,7 @@ impl Verifier {
 
     /// Stops judging and lets the weights go.
     pub(crate) fn halt(&self, shared: &Arc<Shared>, known: &Decided) {
-        if let Some(stop) = self.running().remove(&known.order.id) {
-            stop.cancel();
-        }
+        self.judging.stop(&known.order.id);
         shared.release_all(&scope_of(&known.order.id));
     }
 
@@ -80,14 +55,10 @@ impl Verifier {
         verify: &VerifyOrder,
     ) -> Result<VerificationReport, Rejection> {
         let scope: Arc<str> = scope_of(id).into();
-        shared
-            .fetch(&scope, verify.weights, &verify.holders, Durability::Durable)
+        let readers = only(verify.readers.iter().copied());
+        let parameters = shared
+            .weights(&scope, &verify.spec, verify.weights, &verify.holders, &readers)
             .await?;
-        shared
-            .holds
-            .hold(&scope, verify.weights.id, &only(verify.readers.iter().copied()))?;
-        let layout = Arc::new(shared.engine.layout(&verify.spec)?);
-        let parameters = shared.read_numbers(verify.weights.id, &layout).await?;
         let table = self.file.table(&verify.spec).await?;
         let (engine, spec) = (shared.engine.clone(), verify.spec.clone());
         let evaluation = shared
@@ -109,13 +80,9 @@ impl Verifier {
             reached,
         })
     }
-
-    fn running(&self) -> MutexGuard<'_, HashMap<OrderId, CancellationToken>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-async fn judge(attached: &Attached, shared: &Arc<Shared>, known: &Decided) {
+async fn judge(attached: Arc<Attached>, shared: Arc<Shared>, known: Arc<Decided>) {
     let (Terminal::Verifier(verifier), Instruction::Verify(verify)) =
         (&attached.terminal, &known.order.instruction)
     else {
@@ -126,7 +93,7 @@ async fn judge(attached: &Attached, shared: &Arc<Shared>, known: &Decided) {
     drop(waiting);
     let _busy = attached.load.begin();
     let begun = std::time::Instant::now();
-    let outcome = match verifier.evaluate(shared, &known.order.id, verify).await {
+    let outcome = match verifier.evaluate(&shared, &known.order.id, verify).await {
         Ok(report) => {
             attached.load.served(begun.elapsed().as_secs_f64());
             Outcome::Verified(Box::new(report))
@@ -148,7 +115,7 @@ async fn judge(attached: &Attached, shared: &Arc<Shared>, known: &Decided) {
         if judged {
             // The weights stay, for hosts to come.
             shared.orders.done(&known.order.id).await?;
-            forget_oldest(attached, shared).await
+            forget_oldest(&attached, &shared).await
         } else {
             shared.release_all(&scope_of(&known.order.id));
             shared.orders.end(&known.order.id).await

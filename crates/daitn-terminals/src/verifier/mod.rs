@@ -11,13 +11,12 @@ mod options;
 
 pub use options::VerifierOptions;
 
-use crate::columns::{Columns, DataFile, Declared};
-use daitn_messages::{ids::OrderId, rejection::Rejection};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+use crate::{
+    columns::{Columns, DataFile, Declared},
+    works::Works,
 };
-use tokio_util::sync::CancellationToken;
+use daitn_messages::rejection::Rejection;
+use std::sync::Arc;
 
 /// A verification unit that is open.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub(crate) struct Verifier {
     columns: Columns,
     /// Held while a model is evaluated.
     turn: tokio::sync::Mutex<()>,
-    running: Mutex<HashMap<OrderId, CancellationToken>>,
+    judging: Works,
 }
 
 impl Verifier {
@@ -50,7 +49,7 @@ impl Verifier {
             file: Arc::new(file),
             columns,
             turn: tokio::sync::Mutex::default(),
-            running: Mutex::default(),
+            judging: Works::default(),
         })
     }
 }

@@ -11,6 +11,8 @@ mod disk;
 
 mod store;
 
+mod places;
+
 mod writer;
 
 mod reader;
@@ -24,6 +26,9 @@ mod serve;
 mod fetch;
 
 mod lanes;
+
+#[cfg(test)]
+mod cut;
 
 pub use disk::{Durability, StoreError};
 pub use fetch::{Fetch, FetchError, FetchReport, HolderFailure, Progress};

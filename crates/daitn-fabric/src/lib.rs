@@ -31,7 +31,11 @@ mod probe;
 
 mod relay;
 
+#[cfg(test)]
+mod power;
+
 pub use backoff::Backoff;
+pub use book::Heard;
 pub use connection::Connection;
 pub use counters::FabricMetrics;
 pub use endpoint::Endpoint;

@@ -75,7 +75,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), DurableError> {
         made => made,
     };
     #[cfg(test)]
-    trace::note(path, || trace::Op::Directory(path.to_owned()));
+    power::note(path, || power::Op::Directory(path.to_owned()));
     made.and_then(|()| flush_directory_of(path))
         .map_err(|error| disk("making", path, error))
 }
@@ -111,15 +111,15 @@ fn put<T: Serialize>(path: &Path, value: &T, flush: bool) -> io::Result<()> {
     file.write_all(&ArtifactId::of(&payload).0)?;
     file.write_all(&payload)?;
     #[cfg(test)]
-    trace::note(&beside, || trace::Op::Write(beside.clone(), false));
+    power::note(&beside, || power::Op::Write(beside.clone()));
     if flush {
         file.sync_all()?;
+        #[cfg(test)]
+        power::note(&beside, || power::Op::Flush(beside.clone()));
     }
-    #[cfg(test)]
-    trace::note(&beside, || trace::Op::Write(beside.clone(), flush));
     fs::rename(&beside, path)?;
     #[cfg(test)]
-    trace::note(path, || trace::Op::Rename(beside.clone(), path.to_owned()));
+    power::note(path, || power::Op::Rename(beside.clone(), path.to_owned()));
     if flush { flush_directory_of(path) } else { Ok(()) }
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn place(beside: &Path, path: &Path) -> Result<(), DurableError> {
     let place = || {
         fs::rename(beside, path)?;
         #[cfg(test)]
-        trace::note(path, || trace::Op::Rename(beside.to_owned(), path.to_owned()));
+        power::note(path, || power::Op::Rename(beside.to_owned(), path.to_owned()));
         flush_directory_of(path)
     };
     place().map_err(|error| disk("writing", path, error))
@@ -169,9 +169,10 @@ pub(crate) fn place(beside: &Path, path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// What the disk says.
 pub(crate) fn remove(path: &Path) -> Result<(), DurableError> {
+    let removed = fs::remove_file(path);
     #[cfg(test)]
-    trace::note(path, || trace::Op::Remove(path.to_owned()));
-    match fs::remove_file(path) {
+    power::note(path, || power::Op::Remove(path.to_owned()));
+    match removed {
         Ok(()) => flush_directory_of(path).map_err(|error| disk("removing", path, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(disk("removing", path, error)),
@@ -183,9 +184,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// What the disk says.
 pub(crate) fn discard(path: &Path) -> Result<(), DurableError> {
+    let removed = fs::remove_file(path);
     #[cfg(test)]
-    trace::note(path, || trace::Op::Remove(path.to_owned()));
-    match fs::remove_file(path) {
+    power::note(path, || power::Op::Remove(path.to_owned()));
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk("removing", path, error)),
         _ => Ok(()),
     }
@@ -233,13 +235,13 @@ fn flush_directory_of(path: &Path) -> io::Result<()> {
     let directory = parent.unwrap_or_else(|| Path::new("."));
     File::open(directory)?.sync_all()?;
     #[cfg(test)]
-    trace::note(directory, || trace::Op::Flush(directory.to_owned()));
+    power::note(directory, || power::Op::FlushNames(directory.to_owned()));
     Ok(())
 }
 
 #[cfg(test)]
-#[path = "durable_traced.rs"]
-mod trace;
+#[path = "../../daitn-fabric/src/power.rs"]
+mod power;
 
 #[cfg(test)]
 #[path = "durable_cut.rs"]

@@ -1,95 +1,20 @@
 //! Cuts the power at every point of what a node's stores write, and opens them again: what was acknowledged is there.
-//!
-//! A cut keeps what was flushed. Of the rest the test tries the worst that a file system does: no name since the last
-//! flush of its directory is on disk, or all are, with what was not flushed of the files missing or torn.
 
 use super::{
-    trace::{Noted, Op, noted, watch},
+    power::{every_cut, noted, watch},
     *,
 };
-use crate::outbox::Outbox;
+use crate::{
+    dataset::{Answer, Answers},
+    outbox::Outbox,
+};
 use daitn_messages::{
-    ids::{NodeId, OrderId},
-    receipt::{Outcome, Receipt},
+    ids::{JobId, NodeId, OrderId},
+    receipt::{Outcome, Receipt, Trained},
+    session::ArtifactRef,
     signed::{NodeKey, Signed},
     units::UnixMillis,
 };
-use std::collections::BTreeMap;
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Cut {
-    NamesLost,
-    FilesEmpty,
-    FilesTorn,
-}
-
-#[derive(Debug, Clone)]
-enum Entry {
-    Directory,
-    /// What was written, and whether it was flushed.
-    File(Vec<u8>, bool),
-}
-
-type Names = BTreeMap<PathBuf, Entry>;
-
-/// The names and files that are on disk after a cut.
-fn after_cut(noted: &[Noted], cut: Cut) -> Names {
-    let (mut now, mut on_disk) = (Names::new(), Names::new());
-    for (op, bytes) in noted {
-        match op {
-            Op::Directory(path) => drop(now.insert(path.clone(), Entry::Directory)),
-            Op::Write(path, flushed) => drop(now.insert(path.clone(), Entry::File(bytes.clone(), *flushed))),
-            Op::Rename(from, to) => {
-                let entry = now.remove(from).expect("what is renamed is there");
-                now.insert(to.clone(), entry);
-            }
-            Op::Remove(path) => drop(now.remove(path)),
-            Op::Flush(directory) => {
-                on_disk.retain(|path, _| path.parent() != Some(directory.as_path()));
-                let names = now
-                    .iter()
-                    .filter(|(path, _)| path.parent() == Some(directory.as_path()));
-                on_disk.extend(names.map(|(path, entry)| (path.clone(), entry.clone())));
-            }
-        }
-    }
-    let mut names = if cut == Cut::NamesLost { on_disk } else { now };
-    for entry in names.values_mut() {
-        if let Entry::File(bytes, false) = entry {
-            let kept = if cut == Cut::FilesTorn { bytes.len() / 2 } else { 0 };
-            bytes.truncate(kept);
-        }
-    }
-    names
-}
-
-/// Makes the disk as it is after a cut, below another directory. What lies in a directory that is lost is lost with it.
-fn lay(names: &Names, from: &Path, to: &Path) {
-    for (path, entry) in names {
-        let place = to.join(path.strip_prefix(from).unwrap());
-        match entry {
-            Entry::Directory if place.parent().is_some_and(Path::is_dir) => fs::create_dir(&place).unwrap(),
-            Entry::File(bytes, _) if place.parent().is_some_and(Path::is_dir) => {
-                fs::write(&place, bytes).unwrap();
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Every cut of what was done below a directory: how much had been done, and the disk after it.
-fn every_cut(root: &Path, mut look: impl FnMut(usize, Cut, &Path)) {
-    let noted = noted(root);
-    assert!(noted.len() > 10, "the test has seen nothing: {noted:?}");
-    for done in 0..=noted.len() {
-        for cut in [Cut::NamesLost, Cut::FilesEmpty, Cut::FilesTorn] {
-            let disk = tempfile::tempdir().unwrap();
-            lay(&after_cut(&noted[..done], cut), root, disk.path());
-            look(done, cut, disk.path());
-        }
-    }
-}
-
 fn receipt(n: u64) -> Signed<Receipt> {
     let receipt = Receipt {
         order: OrderId::new(n, [0; 10]),
@@ -177,4 +102,49 @@ fn a_record_that_was_written_survives_every_power_cut() {
             assert_eq!(found, None, "{cut:?} after {done}");
         }
     });
+}
+
+#[test]
+fn answers_that_a_power_cut_tears_are_made_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path();
+    watch(root);
+    let job: JobId = JobId::new(1, [0; 10]);
+    let answer = |cycle: u32| {
+        let artifact = ArtifactRef {
+            id: ArtifactId::of(&cycle.to_le_bytes()),
+            bytes: 4,
+        };
+        Answer {
+            input: artifact.id,
+            control: None,
+            trained: Trained {
+                cycle,
+                input: artifact.id,
+                output: artifact,
+                control: None,
+                examples: 1,
+                steps: 1,
+                loss: 0.5,
+                train_ms: 1.0,
+                policies: Vec::new(),
+            },
+        }
+    };
+    let answers = Answers::open(&root.join("train"), &job, 0).unwrap();
+    for cycle in 0..4 {
+        answers.keep(answer(cycle)).unwrap();
+    }
+    let mut n_kept = 0;
+    every_cut(root, |done, cut, disk| {
+        let answers = Answers::open(&disk.join("train"), &job, 0)
+            .unwrap_or_else(|error| panic!("the job cannot go on by {cut:?} after {done}: {error}"));
+        for found in answers.all() {
+            assert_eq!(found, answer(found.trained.cycle), "{cut:?} after {done}");
+            n_kept += 1;
+        }
+        answers.keep(answer(4)).unwrap();
+        assert_eq!(answers.of(4), Some(answer(4)));
+    });
+    assert!(n_kept > 0, "what the cut has spared is used");
 }

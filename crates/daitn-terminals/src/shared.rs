@@ -163,7 +163,7 @@ impl Shared {
             bytes: bytes.len() as u64,
         };
         self.holds.hold(scope, id, readers)?;
-        if self.store.has(id) {
+        if self.store.bytes_of(id) == Some(artifact.bytes) {
             self.flush_if(durability, id).await?;
         } else {
             self.store

@@ -12,12 +12,22 @@ use std::{
 /// Largest text file of the user that is read whole.
 const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Makes a directory, and those above it, that only its owner enters.
+/// Makes a directory, and those above it, that only its owner enters. Their names are flushed: what is written into a
+/// directory that a power cut takes back is lost with it.
 pub(crate) fn private_directory(path: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    if let Some(above) = above {
+        private_directory(above)?;
+    }
+    let made = match fs::DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    };
+    made.and_then(|()| File::open(above.unwrap_or(Path::new(".")))?.sync_all())
         .map_err(|error| Failure::file(path, error))
 }
 

@@ -1,5 +1,8 @@
-//! Files under the store: errors, and the few operations that must be done in the right order to be durable.
+//! Files under the store: errors, and everything that is done to the disk, in one place, so that tests can cut the power
+//! after each of it.
 
+#[cfg(test)]
+use crate::power::{Op, note};
 use daitn_messages::{
     ids::ArtifactId,
     limits::ARTIFACT_BYTES_MAX,
@@ -7,7 +10,8 @@ use daitn_messages::{
 };
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -127,24 +131,97 @@ pub(super) fn pieces(path: &Path) -> PathBuf {
 }
 
 pub(super) fn write_file(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StoreError> {
-    let mut file = File::create(path).map_err(|e| disk("making", path, e))?;
-    io::Write::write_all(&mut file, bytes).map_err(|e| disk("writing", path, e))?;
+    let file = File::create(path).map_err(|e| disk("making", path, e))?;
+    write_all(&file, path, bytes)?;
     if durability == Durability::Durable {
-        file.sync_all().map_err(|e| disk("flushing", path, e))?;
+        flush_file(&file, path)?;
     }
     Ok(())
 }
 
+/// A new file.
+pub(super) fn create(path: &Path) -> Result<File, StoreError> {
+    let file = File::create_new(path).map_err(|e| disk("making", path, e))?;
+    #[cfg(test)]
+    note(path, || Op::Write(path.to_owned()));
+    Ok(file)
+}
+
+pub(super) fn write_all(mut file: &File, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    file.write_all(bytes).map_err(|e| disk("writing", path, e))?;
+    #[cfg(test)]
+    note(path, || Op::Write(path.to_owned()));
+    Ok(())
+}
+
+pub(super) fn write_at(file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+    file.write_all_at(bytes, at)
+        .map_err(|e| disk("writing", path, e))?;
+    #[cfg(test)]
+    note(path, || Op::Write(path.to_owned()));
+    Ok(())
+}
+
+pub(super) fn extend(file: &File, path: &Path, bytes: u64) -> Result<(), StoreError> {
+    file.set_len(bytes).map_err(|e| disk("extending", path, e))?;
+    #[cfg(test)]
+    note(path, || Op::Write(path.to_owned()));
+    Ok(())
+}
+
+/// Sees to it that a file's content outlives a power cut.
+pub(super) fn flush_file(file: &File, path: &Path) -> Result<(), StoreError> {
+    file.sync_all().map_err(|e| disk("flushing", path, e))?;
+    #[cfg(test)]
+    note(path, || Op::Flush(path.to_owned()));
+    Ok(())
+}
+
+/// Sees to it that the names in a directory outlive a power cut.
 pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
-        .map_err(|e| disk("flushing", path, e))
+        .map_err(|e| disk("flushing", path, e))?;
+    #[cfg(test)]
+    note(path, || Op::FlushNames(path.to_owned()));
+    Ok(())
 }
 
-pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+/// Makes a directory with those above it, if need be.
+pub(super) fn make_directory(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_directory(above)?;
+    }
+    match fs::create_dir(path) {
+        // Somebody else was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made.map_err(|e| disk("making", path, e))?,
+    }
+    #[cfg(test)]
+    note(path, || Op::Directory(path.to_owned()));
+    Ok(())
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(|e| disk("renaming", from, e))?;
+    #[cfg(test)]
+    note(to, || Op::Rename(from.to_owned(), to.to_owned()));
+    Ok(())
+}
+
+/// Whether it was there.
+pub(super) fn remove_if_there(path: &Path) -> Result<bool, StoreError> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(disk("removing", path, e)),
-        _ => Ok(()),
+        Ok(()) => {
+            #[cfg(test)]
+            note(path, || Op::Remove(path.to_owned()));
+            Ok(true)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(disk("removing", path, e)),
     }
 }
 

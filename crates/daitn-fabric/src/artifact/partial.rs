@@ -4,7 +4,7 @@
 //! tells what is there without having to trust anything written down.
 
 use super::{
-    disk::{Durability, StoreError, disk, pieces, remove_if_there, write_file},
+    disk::{Durability, StoreError, disk, extend, flush_file, pieces, remove_if_there, write_at, write_file},
     reader::read_piece,
     store::Store,
     tree::{PIECE_BYTES, Tree},
@@ -12,7 +12,6 @@ use super::{
 use daitn_messages::ids::ArtifactId;
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::fs::FileExt,
     path::PathBuf,
     sync::Arc,
 };
@@ -79,8 +78,7 @@ impl Partial {
                 .open(&path);
             let file = file.map_err(|e| disk("making", &path, e))?;
             // A sparse file: the disk's room is taken piece by piece.
-            file.set_len(tree.bytes())
-                .map_err(|e| disk("extending", &path, e))?;
+            extend(&file, &path, tree.bytes())?;
             Ok(file)
         };
         match make() {
@@ -107,24 +105,17 @@ impl Partial {
         if !self.tree.holds(self.id, piece, bytes) {
             return Ok(false);
         }
-        let at = piece * PIECE_BYTES;
-        self.file
-            .write_all_at(bytes, at)
-            .map_err(|e| disk("writing", &self.path, e))?;
+        write_at(&self.file, &self.path, bytes, piece * PIECE_BYTES)?;
         Ok(true)
     }
 
     /// Makes an artifact of it, all pieces being there. Blocks.
     pub(super) fn complete(&self, durability: Durability) -> Result<(), StoreError> {
         if durability == Durability::Durable {
-            self.file
-                .sync_all()
-                .map_err(|e| disk("flushing", &self.path, e))?;
+            flush_file(&self.file, &self.path)?;
         }
-        if !self.store.place(self.id, &self.tree, &self.path, durability)? {
-            self.store.release(self.tree.bytes());
-        }
-        remove_if_there(&pieces(&self.path))
+        self.store.place(self.id, &self.tree, &self.path, durability)?;
+        remove_if_there(&pieces(&self.path)).map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     disk::{StoreError, disk},
+    store::Store,
     tree::{PIECE_BYTES, Tree},
 };
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use std::{
 /// An open artifact. Reading blocks; one piece of it is in memory.
 #[derive(Debug)]
 pub struct ArtifactReader {
+    store: Store,
     id: ArtifactId,
     file: Arc<File>,
     tree: Arc<Tree>,
@@ -26,8 +28,9 @@ pub struct ArtifactReader {
 }
 
 impl ArtifactReader {
-    pub(super) fn new(id: ArtifactId, file: File, tree: Tree) -> Self {
+    pub(super) fn new(store: Store, id: ArtifactId, file: File, tree: Tree) -> Self {
         Self {
+            store,
             id,
             file: Arc::new(file),
             tree: Arc::new(tree),
@@ -73,10 +76,7 @@ impl ArtifactReader {
         if self.tree.holds(self.id, piece, &bytes) {
             Ok(bytes)
         } else {
-            Err(StoreError::Damaged {
-                artifact: self.id,
-                piece,
-            })
+            Err(self.store.damaged(self.id, piece))
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! LOCK                       one process at a time
-//! objects/3f/3f9a...         the bytes
+//! objects/3f/3f9a...         the bytes, flushed
 //! objects/3f/3f9a....pieces  its piece hashes, where there is more than one piece
+//! loose/3f9a...              the same of what was not flushed; looked at when the store is opened
+//! loose/3f9a....pieces
 //! partial/3f9a...            what has been fetched so far, as long as the whole will be
 //! partial/3f9a....pieces     its piece hashes
 //! temp/...                   being written; emptied when the store is opened
@@ -14,11 +16,11 @@
 
 use super::{
     disk::{
-        Durability, StoreError, artifacts_in, blocking, disk, entries, pieces, remove_if_there,
-        sync_directory, write_file,
+        Durability, StoreError, artifacts_in, blocking, disk, entries, make_directory, pieces, sync_directory,
     },
+    places::{STEP_BYTES, hashed},
     reader::ArtifactReader,
-    tree::{Tree, TreeBuilder},
+    tree::Tree,
     writer::ArtifactWriter,
 };
 use daitn_messages::ids::ArtifactId;
@@ -33,9 +35,6 @@ use std::{
     },
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
-
-/// Read from a source at once.
-const STEP_BYTES: usize = 256 * 1024;
 
 /// An open artifact store; clones are the same store.
 #[derive(Debug, Clone)]
@@ -61,9 +60,8 @@ impl Store {
     /// # Errors
     /// Where another process has it open, or the disk fails.
     pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, StoreError> {
-        for sub in ["objects", "partial", "temp"] {
-            let path = directory.join(sub);
-            fs::create_dir_all(&path).map_err(|e| disk("making", &path, e))?;
+        for sub in ["objects", "loose", "partial", "temp"] {
+            make_directory(&directory.join(sub))?;
         }
         // A flushed file in a directory whose own name is not on disk is lost with it.
         sync_directory(directory)?;
@@ -98,6 +96,7 @@ impl Store {
                 _lock: file,
             }),
         };
+        store.look_at_loose()?;
         let mut used = 0;
         for (_, bytes) in store.list()?.into_iter().chain(store.list_partial()?) {
             used += bytes;
@@ -109,16 +108,13 @@ impl Store {
     /// Whether an artifact is here, whole.
     #[must_use]
     pub fn has(&self, id: ArtifactId) -> bool {
-        self.object(id).is_file()
+        self.find(id).is_some()
     }
 
     /// Length of an artifact that is here.
     #[must_use]
     pub fn bytes_of(&self, id: ArtifactId) -> Option<u64> {
-        fs::metadata(self.object(id))
-            .ok()
-            .filter(fs::Metadata::is_file)
-            .map(|metadata| metadata.len())
+        self.find(id).map(|(_, bytes)| bytes)
     }
 
     /// Bytes in the store, partial artifacts counted as if whole.
@@ -132,11 +128,13 @@ impl Store {
     /// # Errors
     /// Where the disk fails.
     pub fn list(&self) -> Result<Vec<(ArtifactId, u64)>, StoreError> {
-        let mut found = Vec::new();
+        let mut found = artifacts_in(&self.shared.directory.join("loose"))?;
         for directory in entries(&self.shared.directory.join("objects"))? {
             found.extend(artifacts_in(&directory)?);
         }
         found.sort_unstable();
+        // One may have moved in the meantime.
+        found.dedup_by_key(|(id, _)| *id);
         Ok(found)
     }
 
@@ -236,11 +234,16 @@ impl Store {
     /// # Errors
     /// Where it is not here, is damaged, or the disk fails.
     pub fn reader(&self, id: ArtifactId) -> Result<ArtifactReader, StoreError> {
-        let path = self.object(id);
-        let file = File::open(&path).map_err(|e| self.missing(id, &path, e))?;
-        let bytes = file.metadata().map_err(|e| disk("reading", &path, e))?.len();
-        let tree = self.tree_of(id, &file, bytes)?;
-        Ok(ArtifactReader::new(id, file, tree))
+        for path in self.ways_to(id) {
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(|e| disk("opening", &path, e))?,
+            };
+            let bytes = file.metadata().map_err(|e| disk("reading", &path, e))?.len();
+            let tree = self.tree_of(id, &file, &path, bytes)?;
+            return Ok(ArtifactReader::new(self.clone(), id, file, tree));
+        }
+        Err(StoreError::NotHere(id))
     }
 
     /// The whole of an artifact of at most `bytes_max` bytes, verified.
@@ -263,43 +266,11 @@ impl Store {
         .await
     }
 
-    /// Where an artifact lies, for an engine that maps it into memory. What lies there is not verified again.
+    /// Where an artifact lies now, for an engine that maps it into memory. What lies there is not verified again, and one
+    /// that is not durable moves when it becomes so.
     #[must_use]
     pub fn path_of(&self, id: ArtifactId) -> Option<PathBuf> {
-        Some(self.object(id)).filter(|path| path.is_file())
-    }
-
-    /// Removes an artifact, and what there is of it partially. Returns whether there was any. Who has it open reads
-    /// on. Blocks.
-    ///
-    /// # Errors
-    /// Where the disk fails.
-    pub fn remove(&self, id: ArtifactId) -> Result<bool, StoreError> {
-        let mut any = false;
-        for path in [self.object(id), self.partial(id)] {
-            let Ok(metadata) = fs::metadata(&path) else {
-                continue;
-            };
-            match fs::remove_file(&path) {
-                Ok(()) => {
-                    any = true;
-                    self.release(metadata.len());
-                }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(disk("removing", &path, e)),
-            }
-            remove_if_there(&pieces(&path))?;
-        }
-        Ok(any)
-    }
-
-    pub(super) fn object(&self, id: ArtifactId) -> PathBuf {
-        let name = id.to_string();
-        self.shared.directory.join("objects").join(&name[..2]).join(name)
-    }
-
-    pub(super) fn partial(&self, id: ArtifactId) -> PathBuf {
-        self.shared.directory.join("partial").join(id.to_string())
+        self.find(id).map(|(path, _)| path)
     }
 
     pub(super) fn temp(&self) -> PathBuf {
@@ -326,7 +297,12 @@ impl Store {
     }
 
     pub(super) fn release(&self, bytes: u64) {
-        self.shared.used.fetch_sub(bytes, Ordering::Relaxed);
+        let less = |used: u64| Some(used.saturating_sub(bytes));
+        // Always possible.
+        let _ = self
+            .shared
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// The lock under which one artifact is fetched.
@@ -340,94 +316,21 @@ impl Store {
         }
     }
 
-    /// Gives a written file and its piece hashes their place. Returns false where the artifact was there already.
-    pub(super) fn place(
-        &self,
-        id: ArtifactId,
-        tree: &Tree,
-        from: &Path,
-        durability: Durability,
-    ) -> Result<bool, StoreError> {
-        let to = self.object(id);
-        let directory = to.parent().expect("objects lie two levels down");
-        // Also over what is there: that may never have been flushed, and be torn since a power cut.
-        let is_new = self.bytes_of(id) != Some(tree.bytes());
-        fs::create_dir_all(directory).map_err(|e| disk("making", directory, e))?;
-        // First the hashes, so that an artifact is never without.
-        if tree.n_pieces() > 1 {
-            let temp = self.temp();
-            write_file(&temp, &tree.to_bytes(), durability)?;
-            fs::rename(&temp, pieces(&to)).map_err(|e| disk("renaming", &temp, e))?;
-        }
-        fs::rename(from, &to).map_err(|e| disk("renaming", from, e))?;
-        if durability == Durability::Durable {
-            self.sync_way_to(directory)?;
-        }
-        Ok(is_new)
-    }
-
-    /// Makes an artifact durable that was put or fetched without that. Blocks.
-    ///
-    /// # Errors
-    /// Where it is not here, or the disk fails.
-    pub fn flush(&self, id: ArtifactId) -> Result<(), StoreError> {
-        let path = self.object(id);
-        let flush = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-        flush(&path).map_err(|error| self.missing(id, &path, error))?;
-        let hashes = pieces(&path);
-        match flush(&hashes) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(disk("flushing", &hashes, error));
-            }
-            _ => {}
-        }
-        self.sync_way_to(path.parent().expect("objects lie two levels down"))
-    }
-
-    /// The directory of an object, and the one above it: who made it may not have flushed that.
-    fn sync_way_to(&self, directory: &Path) -> Result<(), StoreError> {
-        sync_directory(directory)?;
-        sync_directory(&self.shared.directory.join("objects"))
-    }
-
-    fn tree_of(&self, id: ArtifactId, file: &File, bytes: u64) -> Result<Tree, StoreError> {
-        let path = pieces(&self.object(id));
+    fn tree_of(&self, id: ArtifactId, file: &File, path: &Path, bytes: u64) -> Result<Tree, StoreError> {
         if Tree::n_pieces_of(bytes) == 1 {
             return Ok(Tree::single(bytes));
         }
-        if let Ok(hashes) = fs::read(&path)
+        if let Ok(hashes) = fs::read(pieces(path))
             && let Some(tree) = Tree::from_bytes(id, bytes, &hashes)
         {
             return Ok(tree);
         }
         // Lost or damaged: the bytes themselves still tell.
-        let mut builder = TreeBuilder::new();
-        let mut buffer = vec![0u8; STEP_BYTES];
-        loop {
-            match (&*file)
-                .read(&mut buffer)
-                .map_err(|e| disk("reading", &path, e))?
-            {
-                0 => break,
-                n_bytes => builder.push(&buffer[..n_bytes]),
-            }
-        }
-        let (found, tree) = builder.finish();
+        let (found, tree) = hashed(file, path)?;
         if found == id {
             Ok(tree)
         } else {
-            Err(StoreError::Damaged {
-                artifact: id,
-                piece: 0,
-            })
-        }
-    }
-
-    fn missing(&self, id: ArtifactId, path: &Path, error: io::Error) -> StoreError {
-        if error.kind() == io::ErrorKind::NotFound {
-            StoreError::NotHere(id)
-        } else {
-            disk("opening", path, error)
+            Err(self.damaged(id, 0))
         }
     }
 }

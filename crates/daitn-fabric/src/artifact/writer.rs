@@ -1,7 +1,7 @@
 //! Writes an artifact whose name is not known yet, for instance an aggregate as it is computed.
 
 use super::{
-    disk::{Durability, StoreError, disk, remove_if_there},
+    disk::{Durability, StoreError, create, flush_file, remove_if_there, write_all},
     store::Store,
     tree::TreeBuilder,
 };
@@ -26,7 +26,7 @@ pub struct ArtifactWriter {
 impl ArtifactWriter {
     pub(super) fn new(store: Store, durability: Durability) -> Result<Self, StoreError> {
         let path = store.temp();
-        let file = File::create_new(&path).map_err(|e| disk("making", &path, e))?;
+        let file = create(&path)?;
         Ok(Self {
             store,
             durability,
@@ -57,9 +57,7 @@ impl ArtifactWriter {
         }
         self.store.reserve(bytes.len() as u64)?;
         self.reserved += bytes.len() as u64;
-        self.file
-            .write_all(bytes)
-            .map_err(|e| disk("writing", &self.path, e))?;
+        write_all(&self.file, &self.path, bytes)?;
         self.tree.push(bytes);
         Ok(())
     }
@@ -70,15 +68,12 @@ impl ArtifactWriter {
     /// Where the disk fails.
     pub fn finish(mut self) -> Result<(ArtifactId, u64), StoreError> {
         if self.durability == Durability::Durable {
-            self.file
-                .sync_all()
-                .map_err(|e| disk("flushing", &self.path, e))?;
+            flush_file(&self.file, &self.path)?;
         }
         let (id, tree) = std::mem::replace(&mut self.tree, TreeBuilder::new()).finish();
-        if self.store.place(id, &tree, &self.path, self.durability)? {
-            // The room is now the artifact's.
-            self.reserved = 0;
-        }
+        self.store.place(id, &tree, &self.path, self.durability)?;
+        // The room is now the artifact's.
+        self.reserved = 0;
         Ok((id, tree.bytes()))
     }
 }

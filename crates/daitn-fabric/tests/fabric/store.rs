@@ -67,12 +67,19 @@ async fn damage_on_disk_is_noticed_when_read() {
     let mut damaged = fs::read(&path).unwrap();
     damaged[PIECE + 5] ^= 1;
     fs::write(&path, damaged).unwrap();
+    let mut reader = store.reader(id).unwrap();
     let error = store.read(id, GIB).await.unwrap_err();
     assert!(matches!(error, StoreError::Damaged { piece: 1, .. }), "{error}");
-    let mut reader = store.reader(id).unwrap();
     let mut first = vec![0; PIECE];
     reader.read_exact(&mut first).unwrap();
     assert!(reader.read_exact(&mut first).is_err());
+    // Of no use to anybody it goes, so that it can come again.
+    assert_eq!((store.has(id), store.bytes_used()), (false, 0));
+    store
+        .put_bytes(bytes_of(1, 3 * PIECE), Durability::Durable)
+        .await
+        .unwrap();
+    assert_eq!(store.read(id, GIB).await.unwrap(), bytes_of(1, 3 * PIECE));
 }
 
 #[tokio::test]

@@ -49,7 +49,15 @@ impl Answers {
         let directory = base.join(format!("{job}-{position}"));
         let open = || {
             durable::make_directory(&directory)?;
-            durable::read(&file(&directory))
+            let path = file(&directory);
+            match durable::read(&path) {
+                // Not flushed, it may have been torn by a power cut: what it held is made again.
+                Err(DurableError::Damaged(_)) => {
+                    tracing::info!(%job, "earlier answers were lost in a power cut; what is asked again is made again");
+                    durable::discard(&path).map(|()| None)
+                }
+                read => read,
+            }
         };
         let answers: Option<Vec<Answer>> = open().map_err(|error| logged(&error))?;
         Ok(Self {

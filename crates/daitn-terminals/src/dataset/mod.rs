@@ -20,7 +20,9 @@ pub(crate) use away::{recv_numbers, send_numbers};
 pub use options::{DatasetOptions, Facility, TaskKind};
 
 use crate::columns::{Columns, DataFile, Declared};
-use answers::Answers;
+#[cfg(test)]
+pub(crate) use answers::Answer;
+pub(crate) use answers::Answers;
 use daitn_fabric::Link;
 use daitn_messages::{descriptor::DatasetBody, ids::JobId, rejection::Rejection};
 use policy::OwnPolicy;

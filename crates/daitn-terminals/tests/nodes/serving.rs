@@ -136,6 +136,44 @@ async fn a_host_answers_its_gateways_also_after_a_restart_without_the_center() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_whose_disk_has_damaged_a_model_fetches_it_anew() {
+    let lab = Lab::new().await;
+    let node = lab.node(1, "hosts", vec![host()]).await;
+    let gateway = Stranger::new(70).await;
+    let weights = gateway.put_weights(&initial()).await;
+    let instruction = serve(&lab, weights, &gateway, &[gateway.endpoint.node()]);
+    let order = lab.work_order(node.id(), &node.entities[0], None, instruction);
+    lab.order(&order).await;
+    let n_serving = |told: &Told| {
+        let served = |receipt: &&daitn_messages::receipt::Receipt| receipt.outcome == Outcome::Serving;
+        told.receipts.iter().filter(served).count()
+    };
+    lab.wait("service", |told| (n_serving(told) == 1).then_some(()))
+        .await;
+    let options = node.stop().await;
+    let name = weights.id.to_string();
+    let file = options
+        .state
+        .join("artifacts/objects")
+        .join(&name[..2])
+        .join(&name);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+
+    let node = lab.start(options).await;
+    lab.wait("service again", |told| (n_serving(told) == 2).then_some(()))
+        .await;
+    let rows = vec![3.0; 64];
+    let loaded = Builtin.load(&spec(), &initial()).unwrap();
+    let expected = loaded.infer(&rows).unwrap().probabilities.unwrap();
+    assert_eq!(infer(&gateway, &node.peer(), &rows).await.unwrap(), expected);
+    bytes[middle] ^= 1;
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_takes_no_other_weights_and_no_more_than_fit() {
     let lab = Lab::new().await;
     let node = lab.node(1, "hosts", vec![host()]).await;

@@ -5,6 +5,7 @@ use super::Dataset;
 use crate::shared::Shared;
 use daitn_messages::{
     descriptor::{Body, Descriptor},
+    ids::NodeId,
     order::TrainOrder,
     policy::{PolicyQuestion, Verb},
     rejection::{Code, Rejection},
@@ -14,6 +15,12 @@ use std::sync::Arc;
 
 /// What a policy calls a plan that is an itinerary, whatever its strategy.
 const ITINERARY: &str = "itinerary";
+
+/// Nodes besides the conductor's that may fetch what is trained here: the other sites of a chain.
+fn chain_mates(own: NodeId, train: &TrainOrder) -> impl Iterator<Item = NodeId> {
+    let peers = train.peers.iter().map(|peer| peer.node);
+    peers.filter(move |node| *node != own && *node != train.conductor.node)
+}
 
 impl Dataset {
     /// The rules that permit the order.
@@ -49,6 +56,21 @@ impl Dataset {
                 train.strategy.as_str()
             );
             return Err(Rejection::malformed("algorithm", &message));
+        }
+        let n_mates = chain_mates(shared.node, train).count();
+        if n_mates > 0 && algorithm != ITINERARY {
+            let message = format!(
+                "the order says `{algorithm}` to the policy and passes what is trained here on to {n_mates} other sites, as \
+                 an {ITINERARY} does"
+            );
+            return Err(Rejection::malformed("algorithm", &message));
+        }
+        if algorithm == ITINERARY && train.context.cohort > 1 {
+            let message = format!(
+                "the order says {} to the policy, and a model that travels holds one site's work when it leaves it",
+                train.context.cohort
+            );
+            return Err(Rejection::malformed("cohort", &message));
         }
         self.ask_policy(shared, descriptor, train).await
     }

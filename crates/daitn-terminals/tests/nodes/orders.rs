@@ -71,6 +71,59 @@ async fn the_owners_policy_refuses_a_validly_signed_order() {
     assert!(matches!(reply, SessionReply::Refused(rejection) if rejection.code == Code::NotFound));
 }
 
+/// The owner is asked about what the order does, not about what it calls it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_passed_on_is_an_itinerary_to_the_owner_whatever_the_center_says() {
+    const NO_ITINERARY: &str = r#"
+@id("rounds-of-two")
+permit (principal, action == Action::"train", resource)
+when { context.algorithm == "fed-avg" && context.cohort >= 2 };
+@id("not-from-site-to-site")
+forbid (principal, action == Action::"train", resource) when { context.algorithm == "itinerary" };
+"#;
+    let lab = Lab::new().await;
+    let path = digits(lab.directory.path(), "own.csv", 0, 3, 500);
+    let owner = lab
+        .node(9, "owner", vec![dataset("digits", &path, NO_ITINERARY)])
+        .await;
+    let conductor = Stranger::new(70).await;
+    let own = SiteAt {
+        dataset: owner.entities[0].clone(),
+        peer: owner.peer(),
+        records: 500,
+    };
+    let mate = SiteAt {
+        dataset: "dataset:mates/digits".parse().unwrap(),
+        peer: Stranger::new(71).await.endpoint.peer(),
+        records: 500,
+    };
+    let mut job = job(&lab, &[own, mate], &conductor);
+    let refusal = async |order: WorkOrder| {
+        lab.order(&order).await;
+        lab.refused(&order.id).await
+    };
+
+    job.chains = vec![vec![0, 1]];
+    let told = refusal(job.train(0)).await;
+    assert_eq!(
+        (told.code, told.policies.as_slice()),
+        (Code::PolicyForbids, &["not-from-site-to-site".to_owned()][..])
+    );
+    let called_rounds = with_train(job.train(0), |train| {
+        train.context.algorithm = "fed-avg".to_owned();
+        train.context.cohort = 2;
+    });
+    assert_eq!(refusal(called_rounds).await.code, Code::Malformed);
+    // Whoever has the model next finds one site's work in it, not that of many.
+    let called_many = with_train(job.train(0), |train| train.context.cohort = 2);
+    assert_eq!(refusal(called_many).await.code, Code::Malformed);
+
+    job.chains = vec![vec![0], vec![1]];
+    let order = job.train(0);
+    lab.order(&order).await;
+    assert_eq!(lab.accepted(&order.id).await, ["rounds-of-two"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_is_checked_before_its_terminal_sees_it() {
     let lab = Lab::new().await;

@@ -56,10 +56,10 @@ impl<'a> Job<'a> {
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        let kind = if self.chains.len() == 1 {
-            PlanKind::Itinerary
-        } else {
-            PlanKind::Rounds
+        let kind = match &self.chains[..] {
+            [_] => PlanKind::Itinerary,
+            chains if chains.iter().any(|chain| chain.len() > 1) => PlanKind::Hybrid,
+            _ => PlanKind::Rounds,
         };
         let placement = |(entity, peer): &(EntityId, Peer)| Placement {
             entity: entity.clone(),
@@ -139,16 +139,16 @@ impl<'a> Job<'a> {
     }
 
     pub(crate) fn context(&self) -> UseContext {
+        let (algorithm, cohort) = match self.plan().kind {
+            PlanKind::Rounds => (self.strategy.as_str(), u32::try_from(self.sites.len()).unwrap()),
+            // A model that travels holds one site's work when it leaves it.
+            PlanKind::Itinerary | PlanKind::Hybrid => ("itinerary", 1),
+        };
         UseContext {
             purpose: "research".to_owned(),
-            algorithm: if self.chains.len() == 1 {
-                "itinerary"
-            } else {
-                self.strategy.as_str()
-            }
-            .to_owned(),
+            algorithm: algorithm.to_owned(),
             protections: Vec::new(),
-            cohort: u32::try_from(self.sites.len()).unwrap(),
+            cohort,
             jurisdiction: "DE".to_owned(),
             recipients: vec!["aggregators".parse().unwrap()],
         }
@@ -157,6 +157,9 @@ impl<'a> Job<'a> {
     /// The order to a site.
     pub(crate) fn train(&self, position: u32) -> WorkOrder {
         let site = &self.sites[position as usize];
+        let chain = self.chains.iter().find(|chain| chain.contains(&position));
+        let mates = chain.into_iter().flatten().filter(|other| **other != position);
+        let mates = mates.map(|other| self.sites[*other as usize].peer.clone());
         let train = TrainOrder {
             requester: "university".parse().unwrap(),
             dataset: site.dataset.clone(),
@@ -169,7 +172,7 @@ impl<'a> Job<'a> {
             cycles: self.rounds,
             position,
             conductor: self.conductor.1.clone(),
-            peers: self.sites.iter().map(|site| site.peer.clone()).collect(),
+            peers: mates.chain([self.conductor.1.clone()]).collect(),
             compute: None,
             compute_entity: None,
         };

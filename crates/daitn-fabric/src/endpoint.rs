@@ -3,6 +3,7 @@
 
 use crate::{
     backoff::split_mix,
+    book::{Book, Heard},
     connection::Connection,
     counters::{Counters, FabricMetrics, Open, add},
     error::{BindError, ConnectError, PeerError, Refusal},
@@ -62,7 +63,7 @@ pub(crate) struct Shared {
     /// Relays in use.
     relays: Mutex<Vec<iroh::RelayUrl>>,
     relay_pass: Option<String>,
-    peers: Mutex<HashMap<NodeId, Peer>>,
+    pub(crate) peers: Mutex<Book>,
     dialled: Mutex<HashMap<Key, Slot>>,
     random: AtomicU64,
     news: broadcast::Sender<NodeId>,
@@ -184,23 +185,26 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Takes a peer into the address book, or renews what is known of it.
+    /// Takes a peer into the address book, with these ways and no others.
     ///
     /// # Errors
     /// Where the peer's key or relay is malformed, or the book is full.
     pub fn set_peer(&self, peer: Peer) -> Result<(), PeerError> {
-        // What cannot be dialled is refused here, where its source is still known.
-        address_of(&peer)?;
         let node = peer.node;
-        let mut peers = lock(&self.shared.peers);
-        if peers.len() >= limits::PEERS_MAX && !peers.contains_key(&peer.node) {
-            return Err(PeerError::Full {
-                max: limits::PEERS_MAX,
-            });
+        let is_news = lock(&self.shared.peers).set(peer)?;
+        if is_news {
+            self.is_there(node);
         }
-        let is_news = peers.get(&node) != Some(&peer);
-        peers.insert(node, peer);
-        drop(peers);
+        Ok(())
+    }
+
+    /// Adds ways to a peer to those that the address book has of it.
+    ///
+    /// # Errors
+    /// Where the peer's key or relay is malformed, or the book is full.
+    pub fn add_peer(&self, peer: Peer, heard: Heard) -> Result<(), PeerError> {
+        let node = peer.node;
+        let is_news = lock(&self.shared.peers).add(peer, heard)?;
         if is_news {
             self.is_there(node);
         }
@@ -221,12 +225,12 @@ impl Endpoint {
     /// What the address book says of a peer.
     #[must_use]
     pub fn known_peer(&self, node: NodeId) -> Option<Peer> {
-        lock(&self.shared.peers).get(&node).cloned()
+        lock(&self.shared.peers).get(node).cloned()
     }
 
     /// Forgets how a peer is reached. Its connections stay.
     pub fn forget_peer(&self, node: NodeId) {
-        lock(&self.shared.peers).remove(&node);
+        lock(&self.shared.peers).remove(node);
     }
 
     /// Closes every connection with a node, for instance because its key was revoked.
@@ -487,7 +491,7 @@ impl Shared {
 
     #[cfg(test)]
     pub(crate) fn set_peer_silently(&self, peer: Peer) {
-        lock(&self.peers).insert(peer.node, peer);
+        lock(&self.peers).set(peer).expect("a peer of a test");
     }
 
     pub(crate) fn is_there(&self, node: NodeId) {
@@ -498,7 +502,7 @@ impl Shared {
     async fn dial(&self, node: NodeId, alpn: &[u8]) -> Result<Connection, ConnectError> {
         let failed = |cause: String| ConnectError::Failed { node, cause };
         let peer = lock(&self.peers)
-            .get(&node)
+            .get(node)
             .cloned()
             .ok_or(ConnectError::UnknownPeer(node))?;
         if peer.addresses.is_empty() && peer.relay.is_none() {

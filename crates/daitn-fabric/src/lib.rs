@@ -19,6 +19,8 @@ mod options;
 
 mod news;
 
+mod book;
+
 mod endpoint;
 
 mod serve;

@@ -16,6 +16,7 @@ use crate::{
 use bytes::Bytes;
 use daitn_messages::{encoding, ids::NodeId};
 use futures_util::{FutureExt, future::BoxFuture};
+use iroh::endpoint::IncomingAddr;
 use serde::de::DeserializeOwned;
 use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::OwnedSemaphorePermit;
@@ -160,6 +161,10 @@ async fn accept_connection(
     incoming: iroh::endpoint::Incoming,
     _permit: OwnedSemaphorePermit,
 ) {
+    let address = match incoming.remote_addr() {
+        IncomingAddr::Ip(address) => Some(address),
+        _ => None,
+    };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming.into_future());
     let connection = match handshake.await {
         Ok(Ok(connection)) => shared.connection(connection),
@@ -201,6 +206,11 @@ async fn accept_connection(
             return;
         }
         of_node.push(connection.clone());
+    }
+    if let Some(address) = address {
+        // A node dials and answers on one socket: others may find it there too.
+        let address = (address.ip().to_canonical(), address.port());
+        lock(&shared.peers).seen(node, address.into());
     }
     shared.is_there(node);
     add(&shared.counters.connections_total, 1);

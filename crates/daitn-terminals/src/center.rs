@@ -9,7 +9,7 @@ use crate::{
     shared::Shared,
     terminal::Attached,
 };
-use daitn_fabric::{DATA_ALPN, Effort, IncomingSession, Refusal};
+use daitn_fabric::{DATA_ALPN, Effort, Heard, IncomingSession, Refusal};
 use daitn_messages::{
     control::{Acknowledged, CenterMessage, Link},
     ids::OrderId,
@@ -57,7 +57,7 @@ impl Desk {
         match message {
             CenterMessage::Order(signed) => self.order(signed).await,
             CenterMessage::Peers(peers) => {
-                self.shared.learn(&peers);
+                self.shared.learn(&peers, Heard::Now);
                 // The center tells of who has moved or come back.
                 for peer in &peers {
                     self.shared.endpoint.is_there(peer.node);
@@ -191,7 +191,7 @@ impl Desk {
     /// Measures the ways to these peers and leaves what was found to the uplink.
     fn probe(&self, mut peers: Vec<Peer>) {
         peers.truncate(PROBES_MAX);
-        self.shared.learn(&peers);
+        self.shared.learn(&peers, Heard::Now);
         let (shared, uplink) = (self.shared.clone(), self.uplink.clone());
         self.shared.tasks.spawn(async move {
             let probes = stream::iter(peers)

@@ -6,7 +6,7 @@ use crate::{
     limits::GATEWAYS_MAX,
     shared::Shared,
 };
-use daitn_fabric::{DATA_ALPN, Link};
+use daitn_fabric::{DATA_ALPN, Heard, Link};
 use daitn_messages::{ids::NodeId, session::Peer};
 use std::{
     collections::HashMap,
@@ -50,7 +50,7 @@ impl Gateways {
     }
 
     fn connect(&self, shared: &Shared, peers: &[Peer]) {
-        shared.learn(peers);
+        shared.learn(peers, Heard::Now);
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|node, _| peers.iter().any(|peer| peer.node == *node));
         for peer in peers

@@ -12,7 +12,7 @@ use crate::{
 };
 use daitn_engine::Engine;
 use daitn_fabric::{
-    Endpoint,
+    Endpoint, Heard,
     artifact::{Durability, Fetch, Store},
 };
 use daitn_messages::{
@@ -104,15 +104,24 @@ impl Shared {
     }
 
     /// Takes ways to other nodes into the address book. One without an address says nothing new.
-    pub(crate) fn learn(&self, peers: &[Peer]) {
+    pub(crate) fn learn(&self, peers: &[Peer], heard: Heard) {
         for peer in peers.iter().filter(|peer| peer.node != self.node) {
             if peer.addresses.is_empty() && peer.relay.is_none() {
                 continue;
             }
-            if let Err(error) = self.endpoint.set_peer(peer.clone()) {
+            if let Err(error) = self.endpoint.add_peer(peer.clone(), heard) {
                 tracing::warn!(node = %peer.node, "a peer was not taken into the address book: {error}");
             }
         }
+    }
+
+    /// How a node is reached, as far as this one knows now.
+    #[must_use]
+    pub(crate) fn way_to(&self, node: NodeId) -> Option<Peer> {
+        if node == self.node {
+            return Some(self.endpoint.peer());
+        }
+        self.endpoint.known_peer(node)
     }
 
     /// Holds an artifact and sees to it that it is here; gives the bytes that moved.
@@ -131,7 +140,8 @@ impl Shared {
             self.flush_if(durability, artifact.id).await?;
             return Ok(0);
         }
-        self.learn(holders);
+        // Whoever names holders to a node was told of them itself, perhaps before they moved.
+        self.learn(holders, Heard::Earlier);
         let from = holders.iter().map(|peer| peer.node).collect();
         let mut fetch = Fetch::new(artifact, from).patient_for(FETCH_PATIENCE);
         fetch.durability = durability;

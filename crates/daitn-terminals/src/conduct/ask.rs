@@ -37,8 +37,6 @@ pub(super) struct Field {
     pub job: JobId,
     /// The model.
     pub learner: Learner,
-    /// Where sites are, by node.
-    pub peers: HashMap<NodeId, Peer>,
     /// What is held while a cycle runs.
     pub updates: Arc<str>,
     /// Receipts of this cycle, by site.
@@ -146,15 +144,15 @@ impl Field {
 
     fn question(&self, site: u32, cycle: u32, input: Input, begin: Begin) -> (Asked, TrainStep) {
         let planned = &self.conduct.plan.sites[site as usize];
-        let own = self.shared.endpoint.peer();
+        let way_to = |node| self.shared.way_to(node).into_iter();
         let (weights, holders) = match input {
-            Input::Global => (begin.global, vec![own]),
+            Input::Global => (begin.global, way_to(self.shared.node).collect()),
             Input::Of { step, held } => {
                 let node = self.conduct.plan.sites[step.site as usize].node;
-                let mut holders: Vec<Peer> = self.peers.get(&node).cloned().into_iter().collect();
+                let mut holders: Vec<Peer> = way_to(node).collect();
                 // The control variate is the conductor's, and so is a copy of what it has looked at.
                 if held || begin.control.is_some() {
-                    holders.push(own);
+                    holders.extend(way_to(self.shared.node));
                 }
                 (step.output, holders)
             }
@@ -249,7 +247,7 @@ impl Field {
     }
 
     async fn fetch(&self, artifact: ArtifactRef, node: NodeId) -> Result<(), Rejection> {
-        let holders: Vec<Peer> = self.peers.get(&node).cloned().into_iter().collect();
+        let holders: Vec<Peer> = self.shared.way_to(node).into_iter().collect();
         let moved = self
             .shared
             .fetch(&self.updates, artifact, &holders, Durability::Transient)

@@ -16,6 +16,7 @@ use crate::{
     orders::Decided,
     shared::{Shared, only},
 };
+use daitn_fabric::Heard;
 use daitn_messages::{
     order::{ConductOrder, Instruction, Resume},
     receipt::CycleReport,
@@ -45,8 +46,8 @@ impl Conductor {
         };
         let job = known.order.job.clone();
         let job = job.ok_or_else(|| Rejection::malformed("job", "an order to conduct names its job"))?;
-        shared.learn(&conduct.peers);
-        shared.learn(&conduct.spares);
+        shared.learn(&conduct.peers, Heard::Now);
+        shared.learn(&conduct.spares, Heard::Now);
         let path = Journal::path(&directory, &job);
         let earlier = {
             let path = path.clone();
@@ -59,11 +60,6 @@ impl Conductor {
             let n_sites = conduct.accepted.len();
             blocking(move || Learner::new(&*engine, &conduct.plan, n_sites)).await?
         };
-        let peers = conduct
-            .peers
-            .iter()
-            .map(|peer| (peer.node, peer.clone()))
-            .collect();
         let within = Duration::from_millis(conduct.plan.round_deadline_ms.saturating_add(CLOSING_MS));
         let field = Arc::new(Field {
             shared: shared.clone(),
@@ -72,7 +68,6 @@ impl Conductor {
             updates: format!("updates/{job}").into(),
             job,
             learner,
-            peers,
             receipts: Mutex::default(),
             bytes_moved: AtomicU64::new(0),
             within,

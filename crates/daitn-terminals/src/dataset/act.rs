@@ -13,7 +13,7 @@ use crate::{
     terminal::Attached,
 };
 use daitn_engine::{Layout, LocalRule, Table, TrainOutcome, Work, weights};
-use daitn_fabric::{DATA_ALPN, artifact::Durability};
+use daitn_fabric::{DATA_ALPN, Heard, artifact::Durability};
 use daitn_learning::{local::SiteControl, random::SplitMix64};
 use daitn_messages::{
     ids::{ArtifactId, JobId, NodeId},
@@ -109,7 +109,7 @@ impl Dataset {
         let Some(job) = known.order.job.clone() else {
             return;
         };
-        shared.learn(std::slice::from_ref(&train.conductor));
+        shared.learn(std::slice::from_ref(&train.conductor), Heard::Now);
         if train.conductor.node != shared.node {
             let link = shared.endpoint.keep_connected(train.conductor.node, DATA_ALPN);
             *self

@@ -5,7 +5,7 @@ use super::act::Made;
 use crate::{limits::PEER_DIAL_WITHIN, shared::Shared};
 use bytes::{BufMut, Bytes, BytesMut};
 use daitn_engine::{Table, Targets, TrainOutcome};
-use daitn_fabric::{DATA_ALPN, Session};
+use daitn_fabric::{DATA_ALPN, Heard, Session};
 use daitn_learning::local::SiteControl;
 use daitn_messages::{
     learning::LocalTraining,
@@ -33,7 +33,7 @@ pub(super) struct Work<'a> {
 
 /// Lets a facility train.
 pub(super) async fn train(shared: &Shared, facility: &Peer, work: &Work<'_>) -> Result<Made, Rejection> {
-    shared.learn(std::slice::from_ref(facility));
+    shared.learn(std::slice::from_ref(facility), Heard::Earlier);
     let failed = |error: daitn_fabric::SessionError| {
         // Not `Unreachable`: that would say that the weights could not be had.
         Rejection::new(Code::NodeLost, format!("the compute facility: {error}"))

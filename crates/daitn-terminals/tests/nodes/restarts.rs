@@ -2,10 +2,12 @@
 
 use crate::lab::*;
 use daitn_messages::{
+    ids::EntityId,
     learning::Strategy,
-    order::{Instruction, Resume},
-    receipt::Outcome,
+    order::{Instruction, Resume, WorkOrder},
+    receipt::{CycleReport, Outcome},
     rejection::Code,
+    session::Peer,
 };
 
 const FED_ADAM: Strategy = Strategy::FedAdam {
@@ -34,6 +36,27 @@ async fn a_cycle(lab: &Lab, order: &daitn_messages::ids::OrderId, cycle: u32) {
         _ => None,
     })
     .await;
+}
+
+/// Orders a job of two sites anew in the next epoch, from the state after a cycle that this conductor has.
+async fn replaced(job: &mut Job<'_>, conductor: (EntityId, Peer), last: &CycleReport) -> WorkOrder {
+    job.epoch += 1;
+    job.spares = Vec::new();
+    job.conductor = conductor;
+    let lab = job.lab;
+    for position in [0, 1] {
+        let order = job.train(position);
+        lab.order(&order).await;
+        lab.accepted(&order.id).await;
+    }
+    let resume = Resume {
+        cycles_done: last.cycle + 1,
+        state: last.state,
+        holders: vec![job.conductor.1.clone()],
+    };
+    let order = job.conduct(&[0, 1], Some(resume));
+    lab.order(&order).await;
+    order
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,21 +107,7 @@ async fn a_spare_takes_over_where_the_conductor_stopped() {
     let last = last.expect("the spare has kept a state");
     assert!(last.cycle < 29);
     // The center raises the epoch and orders anew, from the newest state that somebody else has.
-    job.epoch = 2;
-    job.conductor = (spare.entities[0].clone(), spare.peer());
-    job.spares = Vec::new();
-    for position in [0, 1] {
-        let order = job.train(position);
-        lab.order(&order).await;
-        lab.accepted(&order.id).await;
-    }
-    let resume = Resume {
-        cycles_done: last.cycle + 1,
-        state: last.state,
-        holders: vec![spare.peer()],
-    };
-    let order = job.conduct(&[0, 1], Some(resume));
-    lab.order(&order).await;
+    let order = replaced(&mut job, (spare.entities[0].clone(), spare.peer()), &last).await;
     let done = lab.training_done(&order.id).await;
     assert_eq!(done.weights, expected);
     assert_eq!(lab.cycles(&order.id)[0].cycle, last.cycle + 1);
@@ -184,19 +193,40 @@ async fn a_conductor_can_be_replaced_by_itself() {
     lab.order(&stop).await;
     let last = lab.cycles(&order.id).pop().unwrap();
     assert!(last.cycle < 19);
-    job.epoch = 2;
-    for position in [0, 1] {
-        let order = job.train(position);
-        lab.order(&order).await;
-        lab.accepted(&order.id).await;
-    }
-    let resume = Resume {
-        cycles_done: last.cycle + 1,
-        state: last.state,
-        holders: vec![conductor.peer()],
+    let order = replaced(&mut job, (conductor.entities[0].clone(), conductor.peer()), &last).await;
+    assert_eq!(lab.training_done(&order.id).await.weights, expected);
+}
+
+/// A site and the center go at once. The site comes back elsewhere and finds the center first, when there is nobody yet
+/// whom the center could tell of it: the next site of the chain has to learn from the conductor where to fetch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_has_moved_while_the_center_was_away_is_found_by_the_next_of_its_chain() {
+    const CYCLES: u32 = 100;
+    let mut lab = Lab::new().await;
+    let (mut nodes, sites, _) = sites(&lab, 3).await;
+    let conductor = lab.node(50, "aggregators", vec![aggregator()]).await;
+    let chain = |lab| {
+        let mut job = Job::rounds(lab, sites.clone(), &conductor, CYCLES);
+        job.chains = vec![vec![0, 1, 2]];
+        // Who asks for weights where nobody is has not even given up by then.
+        job.deadline_ms = 8_000;
+        job
     };
-    let order = job.conduct(&[0, 1], Some(resume));
-    lab.order(&order).await;
+    let expected = chain(&lab).run().await.1.weights;
+    let order = chain(&lab).begin(&[0, 1, 2]).await;
+    a_cycle(&lab, &order.id, 2).await;
+    let address = lab.peer().addresses[0];
+    lab.center.shutdown(std::time::Duration::ZERO).await;
+    let first = nodes.remove(0).stop().await;
+    assert!(lab.cycles(&order.id).len() < CYCLES as usize);
+    lab.restart_center(address).await;
+    let first = lab.start(first).await;
+    assert_ne!(first.peer().addresses, sites[0].peer.addresses);
+    // Every cycle needs all three.
     let done = lab.training_done(&order.id).await;
     assert_eq!(done.weights, expected);
+    // The conductor has given weights to the first of each cycle, and once more to whom it has lost, but never passed on
+    // what one site made to the next.
+    let sent = conductor.endpoint.metrics().artifact_bytes_sent_total / done.weights.bytes;
+    assert!(sent <= u64::from(2 * CYCLES) + 4, "{sent} times");
 }

@@ -25,6 +25,7 @@ use iroh::{
 use std::{
     collections::HashMap,
     fmt,
+    mem::ManuallyDrop,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -387,7 +388,15 @@ impl Endpoint {
             .take();
         lock(&shared.dialled).clear();
         lock(&shared.inbound).clear();
-        if tokio::time::timeout(limits::CLOSE_TIMEOUT, shared.iroh.close())
+        // The transport waits for whoever was dialled and has not answered, longer than anybody here does. It goes on beside
+        // us. Where the process ends first it lets go of the socket; the endpoint, dropped half closed, would report that as
+        // an error.
+        let iroh = ManuallyDrop::new(shared.iroh.clone());
+        let closing = tokio::spawn(async move {
+            iroh.close().await;
+            drop(ManuallyDrop::into_inner(iroh));
+        });
+        if tokio::time::timeout(limits::CLOSE_TIMEOUT, closing)
             .await
             .is_err()
         {

@@ -21,8 +21,9 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session operation without progress for this long fails, unless the caller sets another time.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Closing an endpoint waits this long for peers to take notice.
-pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Closing an endpoint waits this long for peers to take notice: two round trips of a long way. Who does not hear of it
+/// notices after [`IDLE_TIMEOUT`].
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Between the last reply and the closing of its connection, so that the peer has read what it has received.
 pub(crate) const LINGER: Duration = Duration::from_millis(50);

@@ -197,7 +197,11 @@ impl Desk {
             let probes = stream::iter(peers)
                 .map(|peer| probe(&shared, peer))
                 .buffer_unordered(PROBES_AT_ONCE);
-            let found: Vec<Link> = probes.filter_map(std::future::ready).collect().await;
+            let found = probes.filter_map(std::future::ready).collect();
+            let found: Vec<Link> = tokio::select! {
+                found = found => found,
+                () = shared.stop.cancelled() => return,
+            };
             uplink.found(found);
         });
     }

@@ -147,7 +147,7 @@ impl Uplink {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest contact and its changes.
+    /// The newest contact; also told anew when the center has said something of a terminal.
     pub(crate) fn contact(&self) -> watch::Receiver<Contact> {
         self.contact.subscribe()
     }

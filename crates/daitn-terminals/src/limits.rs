@@ -71,8 +71,9 @@ pub(crate) const PEER_DIAL_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) const FETCH_PATIENCE: Duration = Duration::from_secs(15);
 /// Keeping a state at a spare.
 pub(crate) const KEEP_WITHIN: Duration = Duration::from_secs(60);
-/// A shutdown waits this long for what runs.
-pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// A shutdown waits this long for what runs to come to a durable point. With the sessions after it that is less than the
+/// ten seconds after which those who stop processes become impatient; what is broken off goes on after the next start.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 /// A shutdown then waits this long for sessions. A stream of an agent may last for hours: it is not waited for.
 pub(crate) const SESSIONS_GRACE: Duration = Duration::from_secs(3);
 /// Fetching an agent's card.

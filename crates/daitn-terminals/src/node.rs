@@ -282,7 +282,7 @@ impl NodeHandle {
         self.inner.shared.node
     }
 
-    /// How it stands with its center, now and whenever that changes.
+    /// How it stands with its center, now and whenever that, or what the center says of a terminal, changes.
     #[must_use]
     pub fn contact(&self) -> watch::Receiver<Contact> {
         self.inner.uplink.contact()

@@ -34,7 +34,11 @@ pub(crate) async fn answer(shared: Arc<Shared>, gateways: Arc<Gateways>, incomin
     let mut session = incoming.session;
     let refused = match request {
         SessionRequest::Train(step) => {
-            let reply = train(&shared, remote, &step).await;
+            let reply = tokio::select! {
+                reply = train(&shared, remote, &step) => reply,
+                // Made anew when it is asked for again.
+                () = shared.stop.cancelled() => return session.refuse(Refusal::ShuttingDown),
+            };
             return send_last(session, remote, &reply).await;
         }
         SessionRequest::Keep(state) => keep(&shared, remote, &state, &mut session)
@@ -43,9 +47,16 @@ pub(crate) async fn answer(shared: Arc<Shared>, gateways: Arc<Gateways>, incomin
         SessionRequest::Present { weights } => host::permit(&shared, remote, weights, &mut session)
             .await
             .map(|()| Some(SessionReply::Permitted)),
-        SessionRequest::Compute(step) => computed(&shared, remote, &step, &mut session)
-            .await
-            .map(|()| None),
+        SessionRequest::Compute(step) => {
+            let computed = tokio::select! {
+                computed = computed(&shared, remote, &step, &mut session) => Some(computed),
+                () = shared.stop.cancelled() => None,
+            };
+            match computed {
+                Some(computed) => computed.map(|()| None),
+                None => return session.refuse(Refusal::ShuttingDown),
+            }
+        }
         SessionRequest::Infer(query) => inferred(&shared, remote, &query, &mut session)
             .await
             .map(|()| None),

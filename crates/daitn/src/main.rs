@@ -29,6 +29,9 @@ use failure::{Exit, Failure};
 use output::{Format, Output};
 use std::process::ExitCode;
 
+/// How long a process that is done waits for threads that still do something.
+const LEFTOVERS_GRACE: std::time::Duration = std::time::Duration::from_millis(500);
+
 fn main() -> ExitCode {
     let exit = match cli::parse_from(std::env::args_os()) {
         Ok(cli) => run(cli),
@@ -56,6 +59,8 @@ fn run(cli: Cli) -> Exit {
         Err(error) => return output.fail(&Failure::internal(format!("no runtime: {error}"))),
     };
     let ending = runtime.block_on(Box::pin(commands::run(cli, output)));
+    // What was to be waited for has been: arithmetic that nobody wants any more must not keep the process.
+    runtime.shutdown_timeout(LEFTOVERS_GRACE);
     ending.unwrap_or_else(|failure| output.fail(&failure))
 }
 

@@ -198,7 +198,8 @@ impl Dataset {
                     seed,
                 };
                 let (engine, seat, cycle) = (shared.engine.clone(), seat.clone(), asked.cycle);
-                let wanted = move || seat.newest.load(Ordering::Relaxed) <= cycle + 1;
+                let stop = shared.stop.clone();
+                let wanted = move || seat.newest.load(Ordering::Relaxed) <= cycle + 1 && !stop.is_cancelled();
                 shared.cpu.run(move || work.run(&*engine, &wanted)).await??
             }
         };

@@ -1,14 +1,16 @@
 //! The node itself: joining, being seen, being told things, terminals that come and go.
 
 use crate::lab::*;
-use daitn_fabric::CONTROL_ALPN;
+use daitn_engine::{Engine, builtin::Builtin, weights};
+use daitn_fabric::{CONTROL_ALPN, Refusal, SessionError};
 use daitn_messages::{
     control::{Acknowledged, CenterMessage, JoinToken},
-    ids::{NodeId, TokenId},
+    ids::{EntityId, NodeId, TokenId},
+    learning::Architecture,
     limits::FRAME_BYTES_MAX,
     order::Instruction,
     rejection::Code,
-    session::{KeepState, SessionReply, SessionRequest},
+    session::{KeepState, SessionReply, SessionRequest, TrainStep},
     signed::{NodeKey, Signed},
 };
 use daitn_terminals::{AdminRequest, Contact, Node, TerminalOptions, enrol};
@@ -183,12 +185,7 @@ async fn a_spare_keeps_states_of_its_own_jobs_only() {
     let keep =
         async |asker: &Stranger, proof: Option<Signed<daitn_messages::order::WorkOrder>>, epoch: u64| {
             let state = asker.put(vec![7; 100]).await;
-            asker.endpoint.set_peer(spare.peer()).unwrap();
-            let connection = asker
-                .endpoint
-                .connect(spare.id(), daitn_fabric::DATA_ALPN, PATIENCE)
-                .await
-                .unwrap();
+            let connection = asker.reach(&spare.peer()).await;
             let asked = KeepState {
                 job: job.id.clone(),
                 epoch,

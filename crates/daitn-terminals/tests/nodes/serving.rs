@@ -37,12 +37,7 @@ fn serve(lab: &Lab, weights: ArtifactRef, holder: &Stranger, gateways: &[NodeId]
 
 /// Asks a host as a gateway does.
 async fn infer(gateway: &Stranger, host: &Peer, rows: &[f32]) -> Result<Vec<f32>, Code> {
-    gateway.endpoint.set_peer(host.clone()).unwrap();
-    let connection = gateway
-        .endpoint
-        .connect(host.node, DATA_ALPN, PATIENCE)
-        .await
-        .unwrap();
+    let connection = gateway.reach(host).await;
     let n_rows = u32::try_from(rows.len() / 64).unwrap();
     let query = InferQuery {
         model: version(),

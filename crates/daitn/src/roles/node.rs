@@ -12,17 +12,12 @@ use crate::{
 use daitn_fabric::{Endpoint, EndpointOptions};
 use daitn_messages::rejection::Code;
 use daitn_oam::{health::Health, metrics::Metrics, server::OamServer};
-use daitn_terminals::{Contact, Node, NodeHandle, NodeOptions, NodeStatus, load_terminals};
+use daitn_terminals::{Contact, Node, NodeHandle, NodeOptions, NodeStatus, TerminalStatus, load_terminals};
 use serde_json::json;
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 /// A node is said to be ready at the latest after this time, also when the control center is away.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause between two looks.
-const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How to run it, beyond its configuration.
 pub(crate) struct RunNode<'a> {
@@ -114,19 +109,26 @@ async fn start(
 /// The node's status once the control center has all of its terminals, or said why not. A center that is away does not
 /// keep the node from running: after a while it is ready all the same.
 async fn settled(handle: &NodeHandle) -> NodeStatus {
-    let begun = Instant::now();
-    loop {
-        let status = handle.status();
-        let refused = matches!(status.contact, Contact::Refused { .. } | Contact::Revoked);
-        let connected = matches!(status.contact, Contact::Connected { .. });
-        let known = status
-            .terminals
-            .iter()
-            .all(|terminal| terminal.attached || terminal.problem.is_some());
-        if refused || (connected && known) || begun.elapsed() > SETTLE_TIMEOUT {
-            return status;
+    let mut contact = handle.contact();
+    let settling = async {
+        loop {
+            contact.borrow_and_update();
+            if is_settled(&handle.status()) || contact.changed().await.is_err() {
+                return;
+            }
         }
-        tokio::time::sleep(SETTLE_PAUSE).await;
+    };
+    // What there is by then is what there is to say.
+    let _ = tokio::time::timeout(SETTLE_TIMEOUT, settling).await;
+    handle.status()
+}
+
+fn is_settled(status: &NodeStatus) -> bool {
+    let known = |terminal: &TerminalStatus| terminal.attached || terminal.problem.is_some();
+    match status.contact {
+        Contact::Refused { .. } | Contact::Revoked => true,
+        Contact::Connected { .. } => status.terminals.iter().all(known),
+        Contact::Connecting { .. } => false,
     }
 }
 

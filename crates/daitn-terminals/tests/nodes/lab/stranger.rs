@@ -3,7 +3,7 @@
 use super::{PATIENCE, data::spec, endpoint};
 use daitn_engine::{Engine, builtin::Builtin, weights};
 use daitn_fabric::{
-    DATA_ALPN, Endpoint, Routes,
+    Connection, DATA_ALPN, Endpoint, Routes,
     artifact::{Durability, Store},
 };
 use daitn_messages::{limits::FRAME_BYTES_MAX, session::*, signed::NodeKey};
@@ -49,10 +49,14 @@ impl Stranger {
             .await
     }
 
-    pub(crate) async fn ask(&self, to: &Peer, request: &SessionRequest) -> SessionReply {
+    pub(crate) async fn reach(&self, to: &Peer) -> Connection {
         self.endpoint.set_peer(to.clone()).unwrap();
-        let connection = self.endpoint.connect(to.node, DATA_ALPN, PATIENCE).await.unwrap();
-        connection
+        self.endpoint.connect(to.node, DATA_ALPN, PATIENCE).await.unwrap()
+    }
+
+    pub(crate) async fn ask(&self, to: &Peer, request: &SessionRequest) -> SessionReply {
+        self.reach(to)
+            .await
             .request(request, FRAME_BYTES_MAX, PATIENCE)
             .await
             .unwrap()

@@ -12,7 +12,7 @@ use daitn_messages::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -39,6 +39,8 @@ pub(crate) struct Uplink {
     /// The relay that the center has named, once it has named one or said that there is none.
     relay: Option<Option<String>>,
     attached: Mutex<BTreeMap<EntityId, Said>>,
+    /// Terminals of which the center knew a later version once: a second time that is not the cause.
+    conflicts: Mutex<BTreeSet<EntityId>>,
     links: Mutex<Vec<Link>>,
     linked: Notify,
     clock: Clock,
@@ -57,6 +59,7 @@ impl Uplink {
             relay: joined.enrolled.then_some(joined.relay),
             joined: path,
             attached: Mutex::default(),
+            conflicts: Mutex::default(),
             links: Mutex::default(),
             linked: Notify::new(),
             clock,
@@ -129,6 +132,14 @@ impl Uplink {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(entity.clone(), (version, result));
+        // Whoever looks at how the node stands looks again.
+        self.contact.send_modify(|_| {});
+    }
+
+    /// Whether the center refuses this terminal for a conflict for the first time since the start.
+    pub(crate) fn is_first_conflict(&self, entity: &EntityId) -> bool {
+        let mut conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
+        conflicts.insert(entity.clone())
     }
 
     /// Whether the center has this terminal.

@@ -15,6 +15,9 @@ use daitn_messages::{
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// More versions than a terminal has between a backup and its being restored.
+const RAISED_BY: u64 = 1_000;
+
 /// What is remembered of a descriptor.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -71,16 +74,38 @@ impl Describer<'_> {
             Some((_, known, _)) => descriptor.version = known.version + 1,
             None => {}
         }
+        self.sign(descriptor, content, now)
+    }
+
+    /// The same in a much later version: somebody knows one that this node does not remember. Blocks.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub(crate) fn raise(
+        &self,
+        mut descriptor: Descriptor,
+        now: UnixMillis,
+    ) -> Result<(Descriptor, Signed<Descriptor>), Rejection> {
+        let version = descriptor.version.saturating_add(RAISED_BY);
+        (descriptor.version, descriptor.issued_at) = (1, UnixMillis(0));
+        let content = ArtifactId::of(&encoding::encode(&descriptor));
+        descriptor.version = version;
+        self.sign(descriptor, content, now)
+    }
+
+    fn sign(
+        &self,
+        mut descriptor: Descriptor,
+        content: ArtifactId,
+        now: UnixMillis,
+    ) -> Result<(Descriptor, Signed<Descriptor>), Rejection> {
         descriptor.issued_at = now;
         let signed = Signed::seal(&descriptor, self.key);
-        durable::write(
-            &path,
-            &Record {
-                content,
-                signed: signed.clone(),
-            },
-        )
-        .map_err(|error| logged(&error))?;
+        let record = Record {
+            content,
+            signed: signed.clone(),
+        };
+        durable::write(&self.path(&descriptor.entity), &record).map_err(|error| logged(&error))?;
         Ok((descriptor, signed))
     }
 
@@ -133,5 +158,19 @@ mod tests {
         assert_eq!(describe(20, 3), (2, 3));
         assert_eq!(describe(20, 4), (2, 3));
         assert_eq!(describe(10, 5), (3, 5));
+        // Somebody knows a later version.
+        let describer = Describer {
+            key: &key,
+            organisation: &organisation,
+            state: state.path(),
+        };
+        let path = describer.path(&"aggregator:st-mary/main".parse().unwrap());
+        let known: Record = durable::read(&path).unwrap().unwrap();
+        let (raised, _) = describer
+            .raise(known.signed.open(key.id()).unwrap(), UnixMillis(6))
+            .unwrap();
+        assert_eq!((raised.version, raised.issued_at.0), (1003, 6));
+        assert_eq!(describe(10, 7), (1003, 6), "it is the same content");
+        assert_eq!(describe(20, 8), (1004, 8));
     }
 }

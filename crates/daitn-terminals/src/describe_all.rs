@@ -64,6 +64,20 @@ fn describe_attached(shared: &Shared, attached: &Attached) -> Result<(), Rejecti
     Ok(())
 }
 
+/// Describes a terminal in a version that is later than any that it had.
+///
+/// # Errors
+/// Where the disk fails.
+pub(crate) async fn raise(shared: &Arc<Shared>, attached: &Arc<Attached>) -> Result<(), Rejection> {
+    let (shared, attached) = (shared.clone(), attached.clone());
+    blocking(move || {
+        let (descriptor, signed) = describer(&shared).raise(attached.descriptor(), shared.clock.now())?;
+        attached.describe_anew(descriptor, signed);
+        Ok(())
+    })
+    .await
+}
+
 fn describer(shared: &Shared) -> Describer<'_> {
     Describer {
         key: &shared.key,

@@ -3,7 +3,7 @@
 
 use crate::{
     contact::Uplink,
-    describe_all::describe_again,
+    describe_all::{describe_again, raise},
     limits::{
         CENTER_BACKOFF_FIRST, CENTER_BACKOFF_MAX, CENTER_DIAL_WITHIN, CENTER_REFUSED_WAIT,
         CENTER_REPLY_WITHIN, DESCRIBE_EVERY, TELEMETRY_EVERY_MAX, TELEMETRY_EVERY_MIN,
@@ -205,6 +205,17 @@ async fn attach(
             }
             match tell(connection, &NodeMessage::Attach(attached.signed())).await {
                 Err(rejection) if rejection.code == Code::Unreachable => return rejection,
+                // It knows a later version: this node's directory is older than what it has told, as after a backup was
+                // restored. Or another node has this terminal: then it says so again.
+                Err(rejection)
+                    if rejection.code == Code::Conflict && uplink.is_first_conflict(&attached.entity) =>
+                {
+                    tracing::warn!(entity = %attached.entity, "described in a later version: {rejection}");
+                    if let Err(rejection) = raise(shared, &attached).await {
+                        tracing::error!(entity = %attached.entity, "it cannot be described anew: {rejection}");
+                    }
+                    shared.described.notify_one();
+                }
                 result => {
                     if let Err(rejection) = &result {
                         tracing::error!(entity = %attached.entity, "the control center does not attach it: {rejection}");

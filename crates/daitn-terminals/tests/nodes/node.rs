@@ -121,6 +121,87 @@ async fn terminals_come_and_go_by_the_local_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_restored_from_a_backup_describes_its_terminals_anew() {
+    let lab = Lab::new().await;
+    let path = digits(lab.directory.path(), "digits.csv", 0, 10, 100);
+    let policy = lab.directory.path().join("policy.cedar");
+    let terminal = || {
+        let mut options = dataset_options("digits", &path);
+        options.policy_file = Some(policy.clone());
+        vec![TerminalOptions::Dataset(Box::new(options))]
+    };
+    std::fs::write(&policy, PERMIT_RESEARCH).unwrap();
+    let mut options = lab.node(1, "st-mary", terminal()).await.stop().await;
+    let entity: EntityId = "dataset:st-mary/digits".parse().unwrap();
+    let record = options.state.join("descriptors/dataset.digits.rec");
+    let backup = std::fs::read(&record).unwrap();
+    for n in 0..3 {
+        std::fs::write(&policy, format!("{PERMIT_RESEARCH}// {n}\n")).unwrap();
+        options = lab.start(options).await.stop().await;
+    }
+    assert_eq!(lab.told.borrow().attached[&entity].version, 4);
+    std::fs::write(&record, backup).unwrap();
+    let node = lab.start(options).await;
+    let version = lab
+        .wait("a version after all that the center knows", |told| {
+            Some(told.attached[&entity].version).filter(|version| *version > 4)
+        })
+        .await;
+    node.when(|status| status.terminals[0].attached && status.terminals[0].version == version)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_told_to_stop_does_not_wait_for_a_training_step() {
+    let lab = Lab::new().await;
+    let (mut nodes, sites, _) = sites(&lab, 1).await;
+    let conductor = Stranger::new(70).await;
+    let mut job = Job::rounds(&lab, sites.clone(), &nodes[0], 3);
+    job.conductor = (
+        "aggregator:strangers/main".parse().unwrap(),
+        conductor.endpoint.peer(),
+    );
+    // Far longer than the test.
+    (job.local.epochs, job.local.batch_size) = (1_000, 1);
+    let mut order = job.train(0);
+    let Instruction::Train(train) = &mut order.instruction else {
+        panic!("not an order to train")
+    };
+    train.spec.architecture = Architecture::Mlp {
+        hidden: vec![256, 256],
+    };
+    let layout = Builtin.layout(&train.spec).unwrap();
+    let input = weights::write(&Builtin.initial(&train.spec, 1).unwrap(), &layout).unwrap();
+    lab.order(&order).await;
+    lab.accepted(&order.id).await;
+    let step = TrainStep {
+        order: order.id,
+        job: job.id,
+        position: 0,
+        epoch: 1,
+        cycle: 0,
+        input: conductor.put(input).await,
+        control: None,
+        holders: vec![conductor.endpoint.peer()],
+        counted_cycles: None,
+    };
+    let connection = conductor.reach(&sites[0].peer).await;
+    let request = SessionRequest::Train(step);
+    let asked = connection.request::<_, SessionReply>(&request, FRAME_BYTES_MAX, 10 * PATIENCE);
+    let node = nodes.remove(0);
+    let stopped = async {
+        node.when(|status| status.terminals[0].in_flight == 1).await;
+        node.stop().await
+    };
+    let (answer, _) = tokio::join!(asked, stopped);
+    // Not broken off: the conductor is told at once that the site goes.
+    assert!(
+        matches!(answer, Err(SessionError::Refused(Refusal::ShuttingDown))),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_is_answered_with_what_was_found() {
     let lab = Lab::new().await;
     let (one, other) = (

@@ -22,10 +22,6 @@ fn a_spent_revoked_expired_or_broken_token_is_refused() {
     join(&lab, &spent, "first").ok();
     let again = join(&lab, &spent, "second");
     assert_eq!((again.code, &again.error()["code"]), (3, &json!("E0202")));
-    assert!(
-        !lab.path("second/member.toml").exists(),
-        "a refused join leaves nothing that could run"
-    );
 
     let revoked = lab.token("st-mary", &[]);
     let tokens = lab.json(&["token", "list"]).data();
@@ -41,6 +37,21 @@ fn a_spent_revoked_expired_or_broken_token_is_refused() {
 
     let expired = lab.token("st-mary", &["--valid", "1ms"]);
     assert_eq!(join(&lab, &expired, "fourth").error()["code"], "E0202");
+
+    for refused in ["second", "third", "fourth"] {
+        assert!(
+            !lab.path(refused).exists(),
+            "{refused}: a refused join leaves nothing behind"
+        );
+    }
+    // But for what was there before.
+    std::fs::create_dir(lab.path("sixth")).unwrap();
+    lab.write("sixth/notes", "mine");
+    let again = join(&lab, &spent, "sixth");
+    assert_eq!(again.error()["code"], "E0202");
+    let left = std::fs::read_dir(lab.path("sixth")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes"]);
 
     let broken = lab.write("broken", "daitn1-abcdefg");
     let found = join(&lab, &format!("@{}", broken.display()), "fifth");
@@ -97,7 +108,7 @@ fn doctor_names_what_fails() {
     assert_eq!(failed[0]["check"], "UDP and pinned key");
     assert!(!failed[0]["mend"].as_str().unwrap().is_empty());
 
-    // Joining looks by itself.
+    // Joining looks by itself, and keeps the key that the center may have seen.
     let unreachable = join(&lab, &token, "st-mary");
     assert_eq!(
         (unreachable.code, &unreachable.error()["code"]),
@@ -110,6 +121,10 @@ fn doctor_names_what_fails() {
             .iter()
             .any(|f| f["mark"] == "FAIL")
     );
+    let key = std::fs::read(lab.path("st-mary/node.key")).unwrap();
+    lab.start_center();
+    join(&lab, &token, "st-mary").ok();
+    assert_eq!(std::fs::read(lab.path("st-mary/node.key")).unwrap(), key);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use daitn_messages::{
     limits::FRAME_BYTES_MAX,
     order::*,
     receipt::*,
-    rejection::Rejection,
+    rejection::{Code, Rejection},
     session::Peer,
     signed::{NodeKey, Signed},
     units::UnixMillis,
@@ -123,18 +123,26 @@ impl Lab {
                                 terminals: EntityKind::ALL.to_vec(),
                                 relay: None,
                             })),
-                            None => Err(Rejection::new(
-                                daitn_messages::rejection::Code::NotEnrolled,
-                                "who?",
-                            )),
+                            None => Err(Rejection::new(Code::NotEnrolled, "who?")),
                         }
                     } else {
                         match incoming.header::<NodeMessage>().unwrap() {
                             NodeMessage::Attach(signed) => {
                                 let descriptor = signed.open(remote).unwrap();
+                                let mut is_old = false;
                                 told.send_modify(|told| {
-                                    told.attached.insert(descriptor.entity.clone(), descriptor);
+                                    let known = told.attached.get(&descriptor.entity);
+                                    is_old = known.is_some_and(|known| known.version > descriptor.version);
+                                    if !is_old {
+                                        told.attached.insert(descriptor.entity.clone(), descriptor);
+                                    }
                                 });
+                                if is_old {
+                                    let reply: NodeReply =
+                                        Err(Rejection::new(Code::Conflict, "a later version is known"));
+                                    let _ = incoming.session.send_last(&reply).await;
+                                    return;
+                                }
                             }
                             NodeMessage::Detach(entity) => told.send_modify(|told| {
                                 told.attached.remove(&entity);

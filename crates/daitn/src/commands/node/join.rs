@@ -19,9 +19,14 @@ use daitn_fabric::{Endpoint, EndpointOptions};
 use daitn_messages::{
     control::{JoinToken, Welcome},
     ids::{NodeId, OrganisationId, Slug},
+    rejection::Code,
 };
 use serde::Serialize;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How to join.
 #[derive(Debug, Args)]
@@ -71,6 +76,7 @@ pub(super) async fn join(app: &App, arguments: JoinArguments) -> Ending {
     let token = JoinToken::from_text(&text)?;
     Member::none_in(&arguments.dir)?;
     ports::udp(arguments.listen, "--listen")?;
+    let half_made = HalfMade::in_directory(&arguments.dir);
     private_directory(&arguments.dir)?;
     let _lock = Lock::take(&arguments.dir)?;
     let name = name(&arguments)?;
@@ -89,8 +95,16 @@ pub(super) async fn join(app: &App, arguments: JoinArguments) -> Ending {
     endpoint.shutdown(Duration::from_millis(200)).await;
     let welcome = match enrolled {
         Ok(welcome) => welcome,
-        Err(rejection) => return Err(doctor::after_failed_join(app, &text, rejection.into()).await),
+        Err(rejection) => {
+            if rejection.code == Code::Unreachable {
+                // The center may have taken the key and spent the token, and its answer may be lost: with the same key
+                // the same command joins.
+                half_made.keep();
+            }
+            return Err(doctor::after_failed_join(app, &text, rejection.into()).await);
+        }
     };
+    half_made.keep();
     let member = Member {
         name,
         organisation: welcome.organisation.clone(),
@@ -106,6 +120,40 @@ pub(super) async fn join(app: &App, arguments: JoinArguments) -> Ending {
     app.output
         .show(&Joined::new(key.id(), &member, welcome, arguments.dir))?;
     Ok(Exit::Done)
+}
+
+/// What joining makes before the center has said yes: gone when this is dropped, unless it is kept. What was there before
+/// stays.
+struct HalfMade {
+    /// Files, then directories from within outwards.
+    paths: Vec<PathBuf>,
+}
+
+impl HalfMade {
+    fn in_directory(directory: &Path) -> Self {
+        let files = ["node.key", "lock"].map(|name| directory.join(name));
+        let directories = directory.ancestors().filter(|path| !path.as_os_str().is_empty());
+        let all = files
+            .into_iter()
+            .chain([relay_ca(directory)])
+            .chain(directories.map(Path::to_owned));
+        Self {
+            paths: all.filter(|path| !path.exists()).collect(),
+        }
+    }
+
+    fn keep(mut self) {
+        self.paths.clear();
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            // What somebody has put into a directory keeps it.
+            let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+        }
+    }
 }
 
 fn name(arguments: &JoinArguments) -> Result<Slug, Failure> {

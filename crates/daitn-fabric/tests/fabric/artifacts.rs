@@ -1,6 +1,6 @@
 //! Fetching artifacts: whole, from several holders, again after a break, and only with the right to.
 
-use crate::lab::{GIB, bytes_of, endpoint, holder, introduce, reference, store, to_anybody};
+use crate::lab::{GIB, bytes_of, endpoint, holder, introduce, reference, store, store_with, to_anybody};
 use daitn_fabric::{
     Refusal, Routes, SessionError,
     artifact::{Durability, Fetch, FetchError, HolderFailure, Progress, Store, StoreError},
@@ -93,12 +93,8 @@ async fn a_large_artifact_comes_from_several_holders() {
 #[tokio::test]
 async fn the_node_that_dialled_in_can_be_the_holder() {
     let bytes = bytes_of(1, 2 << 20);
-    let (_a, there) = store();
+    let (_a, there) = store_with(&bytes).await;
     let (_b, here) = store();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
     let (site, conductor) = (holder(1, &there).await, holder(2, &here).await);
     // Only the site knows the conductor.
     introduce(&conductor, &site);
@@ -117,12 +113,8 @@ async fn the_node_that_dialled_in_can_be_the_holder() {
 #[tokio::test]
 async fn a_fetch_that_was_dropped_goes_on_where_it_was() {
     let bytes = bytes_of(1, 24 << 20);
-    let (_a, there) = store();
+    let (_a, there) = store_with(&bytes).await;
     let directory = tempfile::tempdir().unwrap();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
     let (server, client) = (holder(1, &there).await, endpoint(2).await);
     introduce(&server, &client);
     let fetch = Fetch::new(reference(&bytes), vec![server.node()]);
@@ -184,12 +176,8 @@ async fn a_fetch_that_was_dropped_goes_on_where_it_was() {
 #[tokio::test]
 async fn nothing_is_served_without_the_right_to_it() {
     let bytes = bytes_of(1, 3 * PIECE);
-    let (_a, there) = store();
+    let (_a, there) = store_with(&bytes).await;
     let (_b, here) = store();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
     let (server, client) = (endpoint(1).await, endpoint(2).await);
     let allowed = Arc::new(AtomicBool::new(false));
     let (may, friend) = (allowed.clone(), client.node());
@@ -249,12 +237,8 @@ async fn a_node_without_a_store_serves_nothing() {
 #[tokio::test]
 async fn two_fetches_of_one_artifact_move_it_once() {
     let bytes = bytes_of(1, 4 << 20);
-    let (_a, there) = store();
+    let (_a, there) = store_with(&bytes).await;
     let (_b, here) = store();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
     let (server, client) = (holder(1, &there).await, endpoint(2).await);
     introduce(&server, &client);
     let fetch = || client.fetch(&here, fetch_of(&bytes, server.node()), silent);
@@ -268,11 +252,7 @@ async fn two_fetches_of_one_artifact_move_it_once() {
 #[tokio::test]
 async fn what_does_not_fit_is_not_fetched() {
     let bytes = bytes_of(1, 4 * PIECE);
-    let (_a, there) = store();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
+    let (_a, there) = store_with(&bytes).await;
     let directory = tempfile::tempdir().unwrap();
     let here = Store::open(directory.path(), PIECE as u64).unwrap();
     let (server, client) = (holder(1, &there).await, endpoint(2).await);

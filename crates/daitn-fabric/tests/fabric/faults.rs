@@ -1,7 +1,8 @@
 //! Holders that lie, break off or die.
 
 use crate::lab::{
-    GIB, PLENTY, Victim, bytes_of, endpoint, holder, introduce, options, reference, store, to_anybody,
+    GIB, PLENTY, Victim, bytes_of, endpoint, holder, introduce, options, reference, store, store_with,
+    to_anybody,
 };
 use daitn_fabric::{
     DATA_ALPN, Endpoint, Routes,
@@ -222,12 +223,8 @@ fn fetch_in_background(
 #[tokio::test]
 async fn a_fetch_outlives_the_death_of_its_holder() {
     let bytes = bytes_of(1, 48 << 20);
-    let (_a, there) = store();
+    let (_a, there) = store_with(&bytes).await;
     let (_b, here) = store();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
     let routes = || Routes::new().artifacts(there.clone(), to_anybody());
     let victim = Victim::start(options(1), routes()).await;
     let client = endpoint(2).await;
@@ -279,12 +276,8 @@ async fn a_holder_that_is_gone_for_good_is_named() {
 #[tokio::test]
 async fn the_fetcher_gives_up_and_the_holder_stops_sending() {
     let bytes = bytes_of(1, 64 << 20);
-    let (_a, there) = store();
+    let (_a, there) = store_with(&bytes).await;
     let (_b, here) = store();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
     let (asked, mut is_asked) = mpsc::unbounded_channel();
     let server = endpoint(1).await;
     let may_fetch = Arc::new(move |_, _| {

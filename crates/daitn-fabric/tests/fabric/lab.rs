@@ -1,6 +1,9 @@
 //! What the tests share: endpoints on 127.0.0.1, introduced to each other, and bytes to move.
 
-use daitn_fabric::{Endpoint, EndpointOptions, Routes, artifact::Store};
+use daitn_fabric::{
+    Endpoint, EndpointOptions, Routes,
+    artifact::{Durability, Store},
+};
 use daitn_messages::{
     ids::{ArtifactId, NodeId},
     session::{ArtifactRef, Peer},
@@ -34,6 +37,16 @@ pub(crate) fn introduce(whom: &Endpoint, to: &Endpoint) {
 pub(crate) fn store() -> (TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), GIB).unwrap();
+    (directory, store)
+}
+
+/// A store that holds these bytes.
+pub(crate) async fn store_with(bytes: &[u8]) -> (TempDir, Store) {
+    let (directory, store) = store();
+    store
+        .put_bytes(bytes.to_vec(), Durability::Transient)
+        .await
+        .unwrap();
     (directory, store)
 }
 

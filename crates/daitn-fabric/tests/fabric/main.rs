@@ -5,6 +5,8 @@
 mod artifacts;
 mod faults;
 mod lab;
+mod net;
+mod punching;
 mod relay;
 mod sessions;
 mod store;

@@ -1,9 +1,8 @@
 //! The embedded relay: two endpoints without UDP that meet on it, and whom it turns away.
 
-use crate::lab::{GIB, PLENTY, bytes_of, introduce, options, reference, store, to_anybody};
+use crate::lab::{GIB, PLENTY, bytes_of, introduce, options, reference, store, store_with, to_anybody};
 use daitn_fabric::{
-    DATA_ALPN, Effort, Endpoint, EndpointOptions, Relay, RelayOptions, Routes,
-    artifact::{Durability, Fetch},
+    DATA_ALPN, Effort, Endpoint, EndpointOptions, Relay, RelayOptions, Routes, artifact::Fetch,
 };
 use daitn_messages::ids::NodeId;
 use futures_util::FutureExt;
@@ -30,12 +29,8 @@ fn at(address: Ipv4Addr, access: impl Fn(NodeId) -> bool + Send + Sync + 'static
 async fn two_nodes_meet_on_the_relay_only() {
     let relay = relay(|_| true).await;
     let bytes = bytes_of(1, 1 << 20);
-    let (_a, there) = store();
+    let (_a, there) = store_with(&bytes).await;
     let (_b, here) = store();
-    there
-        .put_bytes(bytes.clone(), Durability::Transient)
-        .await
-        .unwrap();
     let server = Endpoint::bind(relay_only(1, &relay)).await.unwrap();
     let client = Endpoint::bind(relay_only(2, &relay)).await.unwrap();
     server.serve(Routes::new().artifacts(there, to_anybody()));

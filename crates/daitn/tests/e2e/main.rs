@@ -14,6 +14,8 @@ mod jobs;
 mod joining;
 mod lab;
 mod nat;
+#[path = "../../../daitn-fabric/tests/fabric/net.rs"]
+mod net;
 mod planes;
 mod policy;
 mod starting;

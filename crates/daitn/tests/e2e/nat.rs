@@ -9,119 +9,11 @@
 //!
 //! Needs root, `ip` and `nft`; without them it says so and is passed over.
 
-use crate::lab::{CENTER, Lab, accuracy, ran};
+use crate::{
+    lab::{CENTER, Lab, accuracy, ran},
+    net::{ADDRESS, Net, Ports},
+};
 use serde_json::{Value, json};
-use std::process::Command;
-
-const ADDRESS: &str = "10.71.1.1";
-
-/// Namespaces that are gone when this is dropped.
-struct Net {
-    names: Vec<String>,
-}
-
-impl Net {
-    #[allow(clippy::print_stderr, reason = "a test that is passed over says why")]
-    fn new() -> Option<Self> {
-        let has = |program: &str, argument: &str| {
-            Command::new(program)
-                .arg(argument)
-                .output()
-                .is_ok_and(|output| output.status.success())
-        };
-        if !has("ip", "-V") || !has("nft", "-v") {
-            eprintln!("passed over: `ip` (iproute2) or `nft` (nftables) is missing");
-            return None;
-        }
-        let mut net = Self { names: Vec::new() };
-        for place in ["center", "nat-a", "nat-b", "node-a", "node-b"] {
-            let name = format!("daitn-{}-{place}", std::process::id());
-            let made = Command::new("ip").args(["netns", "add", &name]).output().unwrap();
-            if !made.status.success() {
-                eprintln!(
-                    "passed over: no network namespace: {}",
-                    String::from_utf8_lossy(&made.stderr)
-                );
-                return None;
-            }
-            net.names.push(name);
-        }
-        net.lay();
-        Some(net)
-    }
-
-    fn name(&self, place: &str) -> &str {
-        self.names.iter().find(|name| name.ends_with(place)).unwrap()
-    }
-
-    #[track_caller]
-    fn sh(&self, place: &str, script: &str) {
-        let output = Command::new("ip")
-            .args(["netns", "exec", self.name(place), "sh", "-ec", script])
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
-    /// Cables, addresses, routes, and translation that draws a new port for each destination: behind such a NAT nobody
-    /// is found by guessing, and the relay alone helps.
-    fn lay(&self) {
-        for place in ["center", "nat-a", "nat-b", "node-a", "node-b"] {
-            self.sh(place, "ip link set lo up");
-        }
-        for (side, number) in [("a", 1), ("b", 2)] {
-            let (nat, node) = (
-                self.name(&format!("nat-{side}")),
-                self.name(&format!("node-{side}")),
-            );
-            self.sh(
-                "center",
-                &format!(
-                    "ip link add side-{side} type veth peer name wan netns {nat}; ip link set side-{side} up
-                 ip addr add 10.71.{number}.1/24 dev side-{side}; echo 1 > /proc/sys/net/ipv4/ip_forward"
-                ),
-            );
-            self.sh(
-                &format!("nat-{side}"),
-                &format!(
-                "ip link add lan type veth peer name eth0 netns {node}; ip link set lan up; ip link set wan up
-                 ip addr add 10.71.{number}.2/24 dev wan; ip addr add 192.168.7{number}.1/24 dev lan
-                 ip route add default via 10.71.{number}.1; echo 1 > /proc/sys/net/ipv4/ip_forward
-                 nft add table ip nat
-                 nft 'add chain ip nat out {{ type nat hook postrouting priority 100; }}'
-                 nft add rule ip nat out oifname wan masquerade fully-random
-                 nft add table ip guard
-                 nft 'add chain ip guard through {{ type filter hook forward priority 0; policy drop; }}'
-                 nft add rule ip guard through ct state established,related accept
-                 nft add rule ip guard through iifname lan accept
-                 nft 'add chain ip guard inward {{ type filter hook input priority 0; policy drop; }}'
-                 nft add rule ip guard inward ct state established,related accept
-                 nft add rule ip guard inward iifname lan accept"
-            ),
-            );
-            self.sh(
-                &format!("node-{side}"),
-                &format!(
-                    "ip addr add 192.168.7{number}.2/24 dev eth0; ip link set eth0 up
-                 ip route add default via 192.168.7{number}.1"
-                ),
-            );
-        }
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        for name in &self.names {
-            // What is left behind is empty.
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
-}
 
 /// A lab whose center is at [`ADDRESS`] and whose nodes are behind their NATs.
 fn lab(net: &Net) -> Lab {
@@ -177,7 +69,7 @@ fn start_agent(lab: &mut Lab) {
 
 #[test]
 fn a_gateway_reaches_an_agent_behind_nat_on_the_connection_that_its_node_made() {
-    let Some(net) = Net::new() else { return };
+    let Some(net) = Net::new(Ports::Drawn) else { return };
     let mut lab = lab(&net);
     lab.start_center();
     start_agent(&mut lab);
@@ -189,7 +81,7 @@ fn a_gateway_reaches_an_agent_behind_nat_on_the_connection_that_its_node_made() 
 
 #[test]
 fn two_nodes_behind_nat_train_serve_and_talk_over_the_relay() {
-    let Some(net) = Net::new() else { return };
+    let Some(net) = Net::new(Ports::Drawn) else { return };
     let mut lab = lab_with_relay(&net);
     start_agent(&mut lab);
     lab.node("st-mary")
@@ -237,7 +129,7 @@ fn two_nodes_behind_nat_train_serve_and_talk_over_the_relay() {
 
 #[test]
 fn a_node_that_udp_does_not_reach_joins_and_runs_by_the_relay_alone() {
-    let Some(net) = Net::new() else { return };
+    let Some(net) = Net::new(Ports::Drawn) else { return };
     let mut lab = lab_with_relay(&net);
     net.sh("nat-a", "nft insert rule ip guard through meta l4proto udp drop");
     lab.node("st-mary").dataset(0..100, &[]).run();

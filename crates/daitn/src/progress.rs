@@ -3,7 +3,7 @@
 use crate::{
     output::Output,
     paint::Paint,
-    render::{bytes, counted, sparkline},
+    render::{bytes, counted, loss, sparkline},
     views::{phase_word, waiting_line},
 };
 use daitn_messages::job::{CycleView, JobEvent, JobPhase, JobView, Waiting};
@@ -174,8 +174,8 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.set_message(format!(
-                "loss {:.4} {}  {}  {:.0} ms a cycle",
-                cycle.loss,
+                "loss {} {}  {}  {:.0} ms a cycle",
+                loss(cycle.loss),
                 sparkline(&self.losses, CURVE_WIDTH),
                 counted(cycle.n_sites, "site"),
                 cycle.cycle_ms
@@ -185,9 +185,9 @@ impl Progress {
         let every = u64::from(self.cycles.div_ceil(N_LINES).max(1));
         if done == 1 || done.is_multiple_of(every) || done == u64::from(self.cycles) {
             self.line(&format!(
-                "cycle {done}/{}  loss {:.4}  {}  {:.0} ms",
+                "cycle {done}/{}  loss {}  {}  {:.0} ms",
                 self.cycles,
-                cycle.loss,
+                loss(cycle.loss),
                 counted(cycle.n_sites, "site"),
                 cycle.cycle_ms
             ));
@@ -200,10 +200,12 @@ impl Progress {
             self.losses.last().unwrap_or(&0.0),
         );
         format!(
-            "{}{} {}  loss {first:.4} → {last:.4} {}  {} moved",
+            "{}{} {}  loss {} → {} {}  {} moved",
             self.indent,
             self.paint.good("✓"),
             counted(self.losses.len(), "cycle"),
+            loss(*first),
+            loss(*last),
             sparkline(&self.losses, CURVE_WIDTH),
             bytes(self.n_bytes)
         )

@@ -399,7 +399,14 @@ impl Core {
             self.course.quorum,
             self.cycle + 1
         );
-        Rejection::new(Code::QuorumMissed, message)
+        // Sites that are all kept from answering by the requester's own numbers are not the cause.
+        let diverged =
+            !self.left_out.is_empty() && self.left_out.values().all(|reason| reason.code == Code::Diverged);
+        if diverged {
+            Rejection::new(Code::Diverged, message)
+        } else {
+            Rejection::new(Code::QuorumMissed, message)
+        }
     }
 
     fn fail(&mut self, reason: Rejection, effects: &mut Vec<Effect>) {

@@ -385,6 +385,41 @@ fn an_owner_who_forbids_ends_the_job_where_the_quorum_needs_him() {
 }
 
 #[test]
+fn a_training_that_diverges_everywhere_is_the_cause_and_not_the_sites() {
+    let diverged = || Rejection::new(Code::Diverged, "at step 2");
+    for (other, cause) in [
+        (diverged(), Code::Diverged),
+        (Rejection::new(Code::PolicyForbids, "no"), Code::QuorumMissed),
+    ] {
+        let mut bench = Bench::new(course(&[&[0], &[1]], 2, 1));
+        bench.decline(0, diverged(), Fault::Site);
+        bench.decline(1, other, Fault::Site);
+        assert_eq!(bench.failed.unwrap().reason.code, cause);
+    }
+}
+
+#[test]
+fn sites_that_are_left_out_alike_are_told_of_together() {
+    let told = |left_out: &[(u32, Rejection)]| {
+        super::super::roster::reasons(left_out, |site| Some(format!("site {site}")))
+    };
+    assert_eq!(told(&[]), "");
+    assert_eq!(
+        told(&[(0, lost()), (1, bad()), (2, lost())]),
+        "site 0, site 2: E0408: gone; site 1: E0403: not finite"
+    );
+    let many: Vec<(u32, Rejection)> = (0..10_000).map(|site| (site, bad())).collect();
+    assert_eq!(
+        told(&many),
+        "site 0, site 1, site 2, site 3 and 9996 more: E0403: not finite"
+    );
+    let each: Vec<(u32, Rejection)> = (0..9)
+        .map(|site| (site, Rejection::new(Code::DataUnusable, format!("row {site}"))))
+        .collect();
+    assert!(told(&each).ends_with("site 3: E0405: row 3 and 5 more"));
+}
+
+#[test]
 fn orders_differ_by_cycle_and_repeat_by_seed() {
     let order = |seed, cycle| {
         let mut order: Vec<u32> = (0..8).collect();

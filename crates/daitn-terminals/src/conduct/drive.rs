@@ -8,6 +8,7 @@ use super::{
     learner::{CombineError, Files},
     publish::{publish, scope_of},
     report::Unreported,
+    roster::reasons,
 };
 use crate::{
     durable::{DurableError, blocking},
@@ -149,21 +150,11 @@ impl Conductor {
 
     /// Says in the reason which sites were left out, as far as a message has room; the list has them all.
     fn named(&self, mut failed: TrainingFailed) -> TrainingFailed {
-        const NAMED_MAX: usize = 4;
         let sites = &self.field.conduct.plan.sites;
-        let left_out = &failed.left_out;
-        let named: Vec<String> = left_out
-            .iter()
-            .take(NAMED_MAX)
-            .filter_map(|(site, reason)| Some(format!("{}: {reason}", sites.get(*site as usize)?.dataset)))
-            .collect();
-        if !named.is_empty() {
-            let more = match left_out.len() - named.len() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            failed.reason.message =
-                format!("{}; left out: {}{more}", failed.reason.message, named.join("; "));
+        let name = |site: u32| Some(sites.get(site as usize)?.dataset.to_string());
+        let told = reasons(&failed.left_out, name);
+        if !told.is_empty() {
+            failed.reason.message = format!("{}; left out: {told}", failed.reason.message);
         }
         failed
     }

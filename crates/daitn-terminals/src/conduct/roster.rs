@@ -142,3 +142,43 @@ pub(super) fn shuffle(order: &mut [u32], seed: u64, cycle: u32, chain: u32) {
     let mixed = SplitMix64::new(seed ^ (u64::from(cycle) << 32 | u64::from(chain))).next_u64();
     SplitMix64::new(mixed).shuffle(order);
 }
+
+/// Most reasons that a message tells, and most sites that it names for each.
+const TOLD_MAX: usize = 4;
+
+/// Which sites were left out and why, as far as a message has room: those of one reason together, as a rate that is too high
+/// or a policy keeps many sites alike from answering. Empty where none was.
+pub(super) fn reasons(left_out: &[(u32, Rejection)], name: impl Fn(u32) -> Option<String>) -> String {
+    let mut told: Vec<(&Rejection, Vec<u32>)> = Vec::new();
+    let mut n_untold = 0;
+    for (site, reason) in left_out {
+        if let Some((_, sites)) = told.iter_mut().find(|(known, _)| *known == reason) {
+            sites.push(*site);
+        } else if told.len() < TOLD_MAX {
+            told.push((reason, vec![*site]));
+        } else {
+            n_untold += 1;
+        }
+    }
+    let more = |n: usize| {
+        if n == 0 {
+            String::new()
+        } else {
+            format!(" and {n} more")
+        }
+    };
+    let parts = told.iter().map(|(reason, sites)| {
+        let names: Vec<String> = sites
+            .iter()
+            .take(TOLD_MAX)
+            .filter_map(|site| name(*site))
+            .collect();
+        format!(
+            "{}{}: {reason}",
+            names.join(", "),
+            more(sites.len() - names.len())
+        )
+    });
+    let parts: Vec<String> = parts.collect();
+    format!("{}{}", parts.join("; "), more(n_untold))
+}

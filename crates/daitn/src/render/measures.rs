@@ -76,6 +76,17 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// `0.1638`, and of a training that goes astray `2.9e16`.
+pub(crate) fn loss(value: f64) -> String {
+    /// Beyond it digits say nothing.
+    const PLAIN_MAX: f64 = 1e6;
+    if value.abs() < PLAIN_MAX {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.1e}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +101,8 @@ mod tests {
         assert_eq!(count(1_234_567), "1,234,567");
         let sites = [0_usize, 1, 1_797].map(|n| counted(n, "site"));
         assert_eq!(sites, ["0 sites", "1 site", "1,797 sites"]);
+        let losses = [0.163_84, 999_999.0, 28_706_889_466_750_976.0, f64::NAN].map(loss);
+        assert_eq!(losses, ["0.1638", "999999.0000", "2.9e16", "NaN"]);
         assert_eq!(duration_ms(240), "240 ms");
         assert_eq!(duration_ms(125_000), "2 min 5 s");
         assert_eq!(age(UnixMillis(0), UnixMillis(7_300_000)), "2h");

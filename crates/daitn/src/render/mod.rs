@@ -6,5 +6,5 @@ mod pieces;
 /// Width of prose in characters: what people read without losing the line.
 pub(crate) const PROSE_WIDTH: usize = 100;
 
-pub(crate) use measures::{age, bytes, count, counted, date_time, duration_ms, percent};
+pub(crate) use measures::{age, bytes, count, counted, date_time, duration_ms, loss, percent};
 pub(crate) use pieces::{Table, bar, facts, section, shortened, sparkline, wrapped};

@@ -4,7 +4,7 @@ use super::Row;
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, age, bytes, count, counted, date_time, duration_ms, facts, section, sparkline},
+    render::{Table, age, bytes, count, counted, date_time, duration_ms, facts, loss, section, sparkline},
 };
 use daitn_messages::{
     ids::EntityId,
@@ -162,7 +162,12 @@ fn training(paint: Paint, job: &JobView) -> String {
         &[
             (
                 "Loss",
-                format!("{}  {first:.4} → {last:.4}", sparkline(&losses, CURVE_WIDTH)),
+                format!(
+                    "{}  {} → {}",
+                    sparkline(&losses, CURVE_WIDTH),
+                    loss(first),
+                    loss(last)
+                ),
             ),
             (
                 "Last cycle",

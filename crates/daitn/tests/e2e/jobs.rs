@@ -134,6 +134,28 @@ fn a_model_that_misses_its_target_is_not_served() {
     assert_eq!(refused.code, 1);
 }
 
+/// What went wrong lies in the request, and the one who can change it is told so, once for all sites.
+#[test]
+fn a_training_that_diverges_says_what_to_change() {
+    let lab = Lab::start().with_sites(2);
+    let mut request = lab.request(2);
+    request["architecture"] = json!({ "kind": "linear" });
+    request["scale"] = json!(1e25);
+    let job = lab.apply(&request);
+    let watched = lab.json(&["job", "watch", &job]);
+    let error = watched.error();
+    assert_eq!((watched.code, &error["code"]), (1, &json!("E0409")), "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("dataset:site-0/digits, dataset:site-1/digits: E0409"),
+        "{message}"
+    );
+    assert!(
+        error["hint"].as_str().unwrap().contains("learning_rate"),
+        "{error}"
+    );
+}
+
 #[test]
 fn processes_show_their_metrics_and_leave_in_order() {
     let mut lab = Lab::start().with_sites(1);

@@ -30,48 +30,56 @@ impl Core {
     }
 }
 
-/// What hosts are looked for.
-pub(super) struct HostsWanted<'a> {
-    pub(super) spec: &'a ModelSpec,
-    pub(super) n_hosts: usize,
+/// A look for hosts that could serve a model.
+pub(crate) struct HostSearch<'a> {
+    pub(crate) topology: &'a Topology,
+    pub(crate) nodes: &'a Nodes,
+    pub(crate) spec: &'a ModelSpec,
     /// The plan's choice, taken first where it still stands.
-    pub(super) preferred: &'a [Placement],
-    pub(super) excluded: &'a [EntityId],
-    pub(super) now: UnixMillis,
-    pub(super) seed: u64,
+    pub(crate) preferred: &'a [Placement],
+    /// Whether the model's owner may know of a host.
+    pub(crate) may: &'a dyn Fn(&Descriptor) -> bool,
+    pub(crate) now: UnixMillis,
+    pub(crate) seed: u64,
 }
 
-/// Hosts that could serve a model and that its owner `may` know of, best first.
-pub(super) fn hosts(
-    topology: &Topology,
-    nodes: &Nodes,
-    wanted: &HostsWanted<'_>,
-    may: &mut dyn FnMut(&Descriptor) -> bool,
-) -> Vec<Placement> {
-    let stands = |placement: &&Placement| {
-        let host = topology.get(&placement.entity);
-        nodes.get(placement.node).is_some_and(Node::is_available)
-            && !wanted.excluded.contains(&placement.entity)
-            && host.is_some_and(|d| d.node == placement.node && may(d))
-    };
-    let mut found: Vec<Placement> = wanted
-        .preferred
-        .iter()
-        .filter(stands)
-        .take(wanted.n_hosts)
-        .cloned()
-        .collect();
-    let taken = found.iter().map(|placement| placement.entity.clone());
-    let exclude: Vec<EntityId> = wanted.excluded.iter().cloned().chain(taken).collect();
-    let others = placement::Wanted {
-        spec: wanted.spec,
-        replicas: wanted.n_hosts - found.len(),
-        exclude: &exclude,
-        now: wanted.now,
-        seed: wanted.seed,
-    };
-    if others.replicas > 0 {
-        found.extend(placement::hosts(topology, &others, may));
+impl HostSearch<'_> {
+    /// Up to so many hosts, best first, without these.
+    pub(crate) fn find(&self, n_hosts: usize, excluded: &[EntityId]) -> Vec<Placement> {
+        let stands = |placement: &&Placement| {
+            let host = self.topology.get(&placement.entity);
+            self.nodes.get(placement.node).is_some_and(Node::is_available)
+                && !excluded.contains(&placement.entity)
+                && host.is_some_and(|d| d.node == placement.node && (self.may)(d))
+        };
+        let preferred = self.preferred.iter().filter(stands).take(n_hosts);
+        let mut found: Vec<Placement> = preferred.cloned().collect();
+        let taken = found.iter().map(|placement| placement.entity.clone());
+        let exclude: Vec<EntityId> = excluded.iter().cloned().chain(taken).collect();
+        let n_missing = n_hosts - found.len();
+        if n_missing > 0 {
+            let others = self.wanted(n_missing, &exclude);
+            found.extend(placement::hosts(self.topology, &others, &mut |host| {
+                (self.may)(host)
+            }));
+        }
+        found
     }
-    found
+
+    /// How many hosts beside these would do, but for their nodes, which are being drained.
+    pub(crate) fn n_drained(&self, taken: &[EntityId]) -> u32 {
+        let wanted = self.wanted(0, taken);
+        let n_hosts = placement::n_draining(self.topology, &wanted, &mut |host| (self.may)(host));
+        u32::try_from(n_hosts).unwrap_or(u32::MAX)
+    }
+
+    fn wanted<'b>(&'b self, replicas: usize, exclude: &'b [EntityId]) -> placement::Wanted<'b> {
+        placement::Wanted {
+            spec: self.spec,
+            replicas,
+            exclude,
+            now: self.now,
+            seed: self.seed,
+        }
+    }
 }

@@ -46,6 +46,7 @@ mod access;
 mod permissions;
 
 mod landscape;
+pub(crate) use landscape::HostSearch;
 
 mod discovery;
 

@@ -4,7 +4,7 @@
 //! are there more hosts than replicas that were asked for.
 
 use crate::{
-    core::{Decision, Nodes, OrderDraft, OrderKind},
+    core::{Decision, HostSearch, Nodes, OrderDraft, OrderKind},
     entropy::Entropy,
     limits::{SERVE_VALID_MS, Timing},
 };
@@ -95,10 +95,7 @@ pub(crate) struct Step<'a> {
     pub(crate) now: UnixMillis,
     pub(crate) timing: &'a Timing,
     pub(crate) nodes: &'a Nodes,
-    /// Up to so many hosts that could serve, best first, without these.
-    pub(crate) find_hosts: &'a dyn Fn(usize, &[EntityId]) -> Vec<Placement>,
-    /// How many hosts would do, but for their nodes, which are being drained.
-    pub(crate) n_drained: &'a dyn Fn() -> u32,
+    pub(crate) hosts: &'a HostSearch<'a>,
     pub(crate) spec: &'a ModelSpec,
     pub(crate) weights: ArtifactRef,
     pub(crate) holders: Vec<Peer>,
@@ -220,7 +217,11 @@ impl Deployment {
     /// Notes that hosts are missing, and writes down once what is waited for.
     fn note_shortage(&mut self, step: &mut Step<'_>) {
         let is_short = self.hosts.len() < self.replicas as usize;
-        self.n_drained = if is_short { (step.n_drained)() } else { 0 };
+        self.n_drained = if is_short {
+            step.hosts.n_drained(&self.taken())
+        } else {
+            0
+        };
         if !is_short {
             self.short_since = None;
         } else if self.short_since.is_none() {
@@ -326,16 +327,21 @@ impl Deployment {
         self.refused.retain(|(_, until, _)| *until > now);
     }
 
+    /// Hosts that it has.
+    fn taken(&self) -> Vec<EntityId> {
+        let hosts = self.hosts.iter();
+        hosts.map(|host| host.placement.entity.clone()).collect()
+    }
+
     /// Places what is missing.
     fn fill(&mut self, step: &mut Step<'_>) {
         let n_missing = (self.replicas as usize).saturating_sub(self.hosts.len());
         if n_missing == 0 {
             return;
         }
-        let taken = self.hosts.iter().map(|host| host.placement.entity.clone());
         let refused = self.refused.iter().map(|(entity, ..)| entity.clone());
-        let excluded: Vec<EntityId> = taken.chain(refused).collect();
-        let found = (step.find_hosts)(n_missing, &excluded);
+        let excluded: Vec<EntityId> = self.taken().into_iter().chain(refused).collect();
+        let found = step.hosts.find(n_missing, &excluded);
         let fit = |p: &&Placement| !excluded.contains(&p.entity) && step.nodes.is_online(p.node);
         let chosen: Vec<Placement> = found.iter().filter(fit).take(n_missing).cloned().collect();
         if chosen.is_empty() {

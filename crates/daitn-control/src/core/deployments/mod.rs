@@ -6,7 +6,7 @@ use crate::{
     core::{
         Core, Nodes, Turn,
         event::Timer,
-        landscape::{self, HostsWanted},
+        landscape::HostSearch,
         orders::{OrderRecord, Process},
         processes,
     },
@@ -15,8 +15,7 @@ use crate::{
     limits::{DEPLOYMENTS_ACTIVE_MAX, DEPLOYMENTS_ENDED_MAX, HOLDERS_MAX, READERS_MAX, Timing},
 };
 use daitn_messages::{
-    descriptor::Descriptor,
-    ids::{ArtifactId, DeploymentId, EntityId, EntityKind, JobId, NodeId, OrganisationId},
+    ids::{ArtifactId, DeploymentId, EntityKind, JobId, NodeId, OrganisationId},
     job::{DeploymentPhase, Waiting},
     leaf::LeafKind,
     learning::ModelVersion,
@@ -27,7 +26,6 @@ use daitn_messages::{
     units::UnixMillis,
 };
 use daitn_store::Family;
-use daitn_topology::placement;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -184,46 +182,23 @@ impl Core {
             id: model.body.weights,
             bytes: model.body.weights_bytes,
         };
-        let (nodes, topology, preferred) = (&self.nodes, &self.topology, &entry.preferred);
-        let (policies, owner) = (
-            RefCell::new(&mut self.policies),
-            &entry.deployment.organisation.clone(),
-        );
-        let may = |host: &Descriptor| policies.borrow_mut().shown_to(owner, host);
-        let (now, seed) = (turn.now, turn.entropy.number());
-        let find_hosts = |n: usize, excluded: &[EntityId]| {
-            let wanted = HostsWanted {
-                spec: &model.body.spec,
-                n_hosts: n,
-                preferred,
-                excluded,
-                now,
-                seed,
-            };
-            landscape::hosts(topology, nodes, &wanted, &mut |host| may(host))
-        };
-        let taken = entry
-            .deployment
-            .hosts
-            .iter()
-            .map(|host| host.placement.entity.clone());
-        let taken: Vec<EntityId> = taken.collect();
-        let n_drained = || {
-            let wanted = placement::Wanted {
-                spec: &model.body.spec,
-                replicas: 0,
-                exclude: &taken,
-                now,
-                seed,
-            };
-            u32::try_from(placement::n_draining(topology, &wanted, &mut |host| may(host))).unwrap_or(u32::MAX)
+        let nodes = &self.nodes;
+        let policies = RefCell::new(&mut self.policies);
+        let owner = entry.deployment.organisation.clone();
+        let hosts = HostSearch {
+            topology: &self.topology,
+            nodes,
+            spec: &model.body.spec,
+            preferred: &entry.preferred,
+            may: &|host| policies.borrow_mut().shown_to(&owner, host),
+            now: turn.now,
+            seed: turn.entropy.number(),
         };
         let mut step = Step {
             now: turn.now,
             timing: &self.config.timing,
             nodes,
-            find_hosts: &find_hosts,
-            n_drained: &n_drained,
+            hosts: &hosts,
             spec: &model.body.spec,
             weights,
             holders: holders(nodes, &model.holders),

@@ -18,9 +18,12 @@ if ! cmp -s "$requirements" "$python_env/requirements.txt"; then
 fi
 export DAITN_PYTHON="${DAITN_PYTHON:-$python_env/bin/python}"
 
-# Two nodes behind NAT are tested with network namespaces, where there is root; without these tools that test says so and
-# is passed over.
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && ! { command -v ip && command -v nft; } >/dev/null 2>&1; then
-  apt-get install -y -qq iproute2 nftables >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq iproute2 nftables; } >/dev/null 2>&1 ||
-    echo "iproute2 and nftables could not be installed: the test behind NAT is passed over" >&2
+# Two nodes behind NAT are tested with network namespaces, where there is root, and what a process connects to with
+# strace; a test that lacks its tool says so and is passed over.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && ! { command -v ip && command -v nft && command -v strace; } >/dev/null 2>&1; then
+  echo "installing iproute2, nftables and strace with apt-get" >&2
+  packages="iproute2 nftables strace"
+  # Word splitting is meant.
+  apt-get install -y -qq $packages >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq $packages; } >/dev/null 2>&1 ||
+    echo "$packages could not be installed: the tests that need them are passed over" >&2
 fi

@@ -3,14 +3,18 @@
 
 use crate::limits::NEWS_EVERY;
 use daitn_messages::ids::NodeId;
-use std::time::Instant;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::Instant,
+};
 
 /// Signs since this was made.
 #[derive(Debug)]
 pub struct News {
     heard: broadcast::Receiver<NodeId>,
     woken_at: Option<Instant>,
+    /// A sign was heard that nobody was told of yet.
+    is_due: bool,
 }
 
 impl News {
@@ -18,23 +22,26 @@ impl News {
         Self {
             heard,
             woken_at: None,
+            is_due: false,
         }
     }
 
     /// Waits for a sign of one of these peers, also one from before this call. Gives way once in [`NEWS_EVERY`] at most,
-    /// so that two who turn each other away do not go on at the speed of the line. Nothing is lost where it is dropped.
+    /// so that two who turn each other away do not go on at the speed of the line; a sign that comes sooner is kept until
+    /// then, also where this is dropped.
     pub async fn of(&mut self, peers: &[NodeId]) {
-        loop {
+        while !self.is_due {
             match self.heard.recv().await {
                 Ok(node) if !peers.contains(&node) => continue,
                 // Some were missed: one of these peers may be among them.
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => self.is_due = true,
                 Err(RecvError::Closed) => return std::future::pending().await,
             }
-            if self.woken_at.is_none_or(|at| at.elapsed() >= NEWS_EVERY) {
-                self.woken_at = Some(Instant::now());
-                return;
-            }
         }
+        if let Some(at) = self.woken_at {
+            tokio::time::sleep_until(at + NEWS_EVERY).await;
+        }
+        self.is_due = false;
+        self.woken_at = Some(Instant::now());
     }
 }

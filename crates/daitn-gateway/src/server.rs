@@ -189,13 +189,13 @@ fn state(
     }
 }
 
-/// Takes in the snapshot that the control center has now.
 /// Hosts behind NAT dial in, and sessions to them are opened on their connections. They open none themselves.
 fn let_hosts_in(endpoint: &Endpoint) {
     let nothing = |incoming: IncomingSession| async move { incoming.session.refuse(Refusal::Unsupported) };
     endpoint.serve(Routes::new().on(DATA_ALPN, 0, nothing));
 }
 
+/// Takes in the snapshot that the control center has now.
 fn take_in(gateway: &State) {
     let snapshot = gateway.control.snapshot().borrow().clone();
     gateway.sessions.learn(view::peers(&snapshot));

@@ -32,6 +32,10 @@ pub const LOCAL_EPOCHS_MAX: u32 = 1_000;
 pub const PARAMETERS_MAX: u64 = 1 << 30;
 /// Largest artifact, bytes.
 pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Most protections of one request.
+pub const PROTECTIONS_MAX: usize = 16;
+/// Most organisations that a question to a policy names as recipients: each site may be of another.
+pub const RECIPIENTS_MAX: usize = SITES_MAX as usize;
 /// Most addresses named for one peer.
 pub const ADDRESSES_MAX: usize = 16;
 /// Most terminals on one node.

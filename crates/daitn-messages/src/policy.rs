@@ -1,6 +1,10 @@
 //! What a policy is asked and what it answers. The language (Cedar) and its schema live in another crate.
 
-use crate::ids::{EntityId, OrganisationId};
+use crate::{
+    ids::{EntityId, OrganisationId},
+    limits::{self, PROTECTIONS_MAX, RECIPIENTS_MAX},
+    rejection::Rejection,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -66,6 +70,35 @@ pub struct UseContext {
     pub jurisdiction: String,
     /// Organisations whose nodes will receive this site's update. Sorted.
     pub recipients: Vec<OrganisationId>,
+}
+
+impl UseContext {
+    /// Whether it is as short as those that a request makes.
+    ///
+    /// # Errors
+    /// Names the field that is too long.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        let texts = [
+            ("purpose", &self.purpose),
+            ("algorithm", &self.algorithm),
+            ("jurisdiction", &self.jurisdiction),
+        ];
+        for (field, text) in texts
+            .into_iter()
+            .chain(self.protections.iter().map(|text| ("protections", text)))
+        {
+            limits::bounded(field, text, limits::NAME_BYTES_MAX)?;
+        }
+        for (field, found, max) in [
+            ("protections", self.protections.len(), PROTECTIONS_MAX),
+            ("recipients", self.recipients.len(), RECIPIENTS_MAX),
+        ] {
+            if found > max {
+                return Err(Rejection::too_large(field, found as u64, max as u64));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A question to a policy: may `who` do `verb` with `what`?

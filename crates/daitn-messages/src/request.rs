@@ -17,9 +17,6 @@ pub const NORM_CLIP: &str = "norm-clip";
 /// Protections that a job can promise.
 pub const PROTECTIONS: [&str; 1] = [NORM_CLIP];
 
-/// Most protections of one request.
-const PROTECTIONS_MAX: usize = 16;
-
 /// What a model trainer asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -286,9 +283,13 @@ impl TrainingRequest {
 
     /// What is promised to owners must be known, and must be what the job does.
     fn validate_protections(&self) -> Result<(), Rejection> {
-        if self.protections.len() > PROTECTIONS_MAX {
+        if self.protections.len() > limits::PROTECTIONS_MAX {
             let n = self.protections.len() as u64;
-            return Err(Rejection::too_large("protections", n, PROTECTIONS_MAX as u64));
+            return Err(Rejection::too_large(
+                "protections",
+                n,
+                limits::PROTECTIONS_MAX as u64,
+            ));
         }
         let unknown = self
             .protections

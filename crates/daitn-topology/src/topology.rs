@@ -16,8 +16,9 @@ use daitn_messages::{
 };
 use std::sync::Arc;
 
-/// What the control center knows of the network, ready to be asked. A clone costs nothing and stays as it is: it shares
-/// each of the three parts until that part changes, so that a plan can be made apart from what goes on.
+/// What the control center knows of the network, ready to be asked. A clone stays as it is, so that a plan can be made
+/// apart from what goes on. It shares each of the three parts until that part changes, which copies it once: 20 to 45 ms
+/// for the Knowledge of 100,000 descriptors, little for the others.
 #[derive(Debug, Clone, Default)]
 pub struct Topology {
     pub(crate) knowledge: Arc<Knowledge>,

@@ -231,11 +231,11 @@ fn by_hand(
             .map(|path| path.bytes_per_ms)
             .fold(0.0, f64::max);
         let access = if fastest > 0.0 { fastest } else { 2_500.0 };
-        let ms = slowest.max(2.0 * n * MODEL_BYTES / access) + n * MODEL_BYTES / 1e6 + 0.5 * n + 10.0;
+        let ms = slowest.max(2.0 * n * MODEL_BYTES / access) + n * MODEL_BYTES / 1e6 + n + 10.0;
         (ms, 2.0 * n * MODEL_BYTES, n * MODEL_BYTES)
     };
-    let judge = hop(agg, support::node("verifier:judge/unit")) + 32.0 * 100.0 / 1e5 + 100.0;
-    let ms = 300.0 + n + rounds * cycle_ms + judge;
+    let judge = hop(agg, support::node("verifier:judge/unit")) + 32.0 * 100.0 / 1e5 + 30.0;
+    let ms = 50.0 + n + rounds * cycle_ms + judge;
     let bytes = rounds * (moved + n_spares as f64 * MODEL_BYTES + n * 2_048.0) + MODEL_BYTES;
     let data: f64 = set
         .iter()

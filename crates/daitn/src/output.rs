@@ -204,7 +204,6 @@ fn lines(value: &Value, status: &str) -> String {
     text
 }
 
-/// Prints a line on standard output. A reader that has gone (as `head` does) ends the process quietly.
 /// Prints on standard output; a reader that has seen enough is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

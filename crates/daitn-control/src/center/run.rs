@@ -200,6 +200,11 @@ impl Loop {
             } => Some(signed.hash()),
             _ => None,
         };
+        // Who hears of a panic: a plan is told to whoever asked for it, before it was made apart.
+        let asker = match &envelope.input {
+            Input::Planned(planned) => planned.request,
+            _ => request,
+        };
         let (core, entropy) = (&mut self.parts.core, &mut self.parts.entropy);
         let begun = Instant::now();
         // After a panic the core is made anew from the store: nothing of what it held is used again.
@@ -250,7 +255,7 @@ impl Loop {
                     "the core panicked; its state is restored from the store"
                 );
                 let refusal = self.faults.refusal(receipt);
-                if let Some(waiting) = self.waiting.remove(&request) {
+                if let Some(waiting) = self.waiting.remove(&asker) {
                     waiting.refuse(refusal);
                 }
                 self.greeted.remove(&request);

@@ -94,7 +94,7 @@ pub struct PlanTask {
 /// A plan that was made, or why it was not.
 #[derive(Clone)]
 pub struct Planned {
-    request: RequestId,
+    pub(crate) request: RequestId,
     ids: PlanIds,
     training: TrainingRequest,
     policies: Policies,

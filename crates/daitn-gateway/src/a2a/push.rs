@@ -19,12 +19,13 @@ const PATH: [&[&str]; 3] = [
 /// What every method that manages notifications has in its name.
 const METHOD: &str = "pushnotificationconfig";
 
-/// Whether a JSON-RPC request asks for notifications. Of a body that is no JSON it says no.
+/// Whether a JSON-RPC request asks for notifications, or may: what this reader cannot read to the end, an agent's more
+/// lenient one may (an unpaired surrogate, a number out of range).
 pub(super) fn is_asked_for(method: &str, body: &[u8]) -> bool {
     plain(method).contains(METHOD)
         || Within(&PATH)
             .deserialize(&mut serde_json::Deserializer::from_slice(body))
-            .unwrap_or(false)
+            .unwrap_or(true)
 }
 
 fn plain(name: &str) -> String {
@@ -141,6 +142,18 @@ mod tests {
         ] {
             check("SendMessage", params, false);
         }
-        assert!(!is_asked_for("SendMessage", b"no json"));
+    }
+
+    /// serde_json passes over text that it is not asked for more leniently than it reads it.
+    #[test]
+    fn what_cannot_be_read_to_the_end_is_taken_for_it() {
+        let hook = r#""configuration":{"taskPushNotificationConfig":{"url":"http://169.254.169.254/"}}"#;
+        check("SendMessage", &format!(r#"{{{hook},"\ud800":0}}"#), true);
+        check(
+            "SendMessage",
+            &format!(r#"{{{hook},"CONFIGURATION":1e999}}"#),
+            true,
+        );
+        assert!(is_asked_for("SendMessage", b"no json"));
     }
 }

@@ -13,18 +13,20 @@
 //! the speed of combining, and `a`, `b`, `d` the overheads below. The whole job is preparation, all cycles, verification
 //! and deployment.
 
+// The overheads below are of a network of processes on two cores, see bench/README.md.
+
 use super::situation::{Candidate, Conductors, Situation};
 use crate::{numbers, reachability::Path};
 use daitn_messages::{ids::NodeId, learning::Strategy};
 
-/// Preparing a job: sign orders, evaluate policies, answer, begin. A fraction of a second on any machine.
-const PREPARE_MS: f64 = 300.0;
+/// Preparing a job: sign orders, evaluate policies, answer, begin.
+const PREPARE_MS: f64 = 50.0;
 /// Preparing one site: an order signed, stored and answered; the center does them in sequence.
 const PREPARE_SITE_MS: f64 = 1.0;
 /// A cycle's own overhead: state written and synced at the aggregator, report to the control center.
 const CYCLE_MS: f64 = 10.0;
 /// One more site in a round: a session, a receipt checked, an update admitted.
-const SITE_MS: f64 = 0.5;
+const SITE_MS: f64 = 1.0;
 /// One hop of a travelling model: a session, a verified artifact, weights loaded, a receipt signed and stored.
 const HOP_MS: f64 = 10.0;
 /// Combining updates, bytes a millisecond: a weighted mean in 64-bit runs at about 1 GB/s on one core.
@@ -32,9 +34,9 @@ const COMBINE_BYTES_PER_MS: f64 = 1_000_000.0;
 /// Speed that is assumed of a verification unit, multiply-adds a millisecond: one slow core.
 const VERIFY_RATE_PER_MS: f64 = 100_000.0;
 /// Judging and registering besides: an order, a report, signatures.
-const VERIFY_MS: f64 = 100.0;
+const VERIFY_MS: f64 = 30.0;
 /// Loading a model on a host and telling the gateways.
-const DEPLOY_MS: f64 = 200.0;
+const DEPLOY_MS: f64 = 50.0;
 /// Bytes of control messages for a site and cycle: session header, receipt, report.
 const MESSAGE_BYTES: f64 = 2_048.0;
 

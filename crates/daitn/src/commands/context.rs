@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Add {
         /// What to call it
         name: String,
-        /// The API key: `-` for standard input, `@FILE`, or the key itself
+        /// The API key: `-` for standard input, `@FILE`, or the key itself, which others on this machine can then see
         #[arg(long, value_name = "KEY")]
         key: Option<String>,
         /// A PEM file with the authority that signed the gateway's certificate

@@ -17,6 +17,7 @@ use crate::{
     failure::{Ending, Exit, Failure},
     output::{Output, Shown},
     render::{count, section},
+    roles::kept,
     shutdown::Stop,
     views::{Given, Hits, described, label_bars, total_ms},
 };
@@ -52,13 +53,14 @@ const N_ASKED: usize = 3;
 const FOUND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The context with which the demo's network is reached after `--keep`.
+/// The context with which the demo's network is reached after `--keep`, or this with a number where another network has
+/// it.
 const CONTEXT: &str = "demo";
 
 /// How to run it.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Keep the network up until Ctrl-C, reachable with `--context demo`
+    /// Keep the network up until Ctrl-C, reachable with the context that the summary names
     #[arg(long)]
     keep: bool,
     /// Where everything is kept; without it a temporary directory that is removed at the end
@@ -84,9 +86,10 @@ pub(crate) async fn run(arguments: &Arguments, output: Output) -> Ending {
         "SQLite, fresh keys; REST, Open Inference Protocol and A2A at {}",
         network.url
     ));
+    let context = kept::free_context(CONTEXT)?;
     let mut stopped = Box::pin(stop.wait());
     let ending = tokio::select! {
-        told = Box::pin(tell(&mut network, &mut narrator, output)) => told,
+        told = Box::pin(tell(&mut network, &mut narrator, output, &context)) => told,
         () = &mut stopped => Err(Failure::new(daitn_messages::rejection::Code::Stopped, "the demo was interrupted")),
     };
     let ending = match ending {
@@ -95,7 +98,7 @@ pub(crate) async fn run(arguments: &Arguments, output: Output) -> Ending {
                 kept: true,
                 ..summary
             };
-            keep(&network, &summary, output, stopped).await
+            keep(&network, &context, &summary, output, stopped).await
         }
         Ok(summary) => {
             output.say("");
@@ -143,24 +146,30 @@ impl Place {
 
 async fn keep(
     network: &Network,
+    context: &str,
     summary: &Summary,
     output: Output,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let mut contexts = Contexts::load()?;
-    contexts.contexts.insert(CONTEXT.to_owned(), network.context());
+    contexts.contexts.insert(context.to_owned(), network.context());
     contexts.save()?;
     output.say("");
     output.show(summary)?;
     output.say(format!("\nThe network stays up at {} until Ctrl-C.", network.url));
     stopped.await;
     let mut contexts = Contexts::load()?;
-    contexts.contexts.remove(CONTEXT);
+    contexts.contexts.remove(context);
     contexts.save().map(drop)
 }
 
 /// The story.
-async fn tell(network: &mut Network, narrator: &mut Narrator, output: Output) -> Result<Summary, Failure> {
+async fn tell(
+    network: &mut Network,
+    narrator: &mut Narrator,
+    output: Output,
+    context: &str,
+) -> Result<Summary, Failure> {
     let digits = Digits::read()?;
     let n_units = cast::FACILITIES
         .iter()
@@ -202,9 +211,9 @@ async fn tell(network: &mut Network, narrator: &mut Narrator, output: Output) ->
         steps_ms: narrator.end(),
         kept: false,
         look_further: vec![
-            format!("daitn --context {CONTEXT} job get {}", trained.id),
-            format!("daitn --context {CONTEXT} explain {}", plan.decision),
-            format!("daitn --context {CONTEXT} model get {MODEL}"),
+            format!("daitn --context {context} job get {}", trained.id),
+            format!("daitn --context {context} explain {}", plan.decision),
+            format!("daitn --context {context} model get {MODEL}"),
         ],
         job: trained.id,
     })

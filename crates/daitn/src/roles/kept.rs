@@ -78,15 +78,19 @@ pub(crate) fn context(
                 "Give another --context-name, or remove that one and its key: daitn context remove {name} --yes"
             )))
         }
-        Wanted::LikeDomain => like(&Contexts::load()?, domain, own).map(Some),
+        Wanted::LikeDomain => like(&Contexts::load()?, domain.as_str(), own).map(Some),
     }
 }
 
+/// A name for a context that no other network has: this, or this with a number.
+pub(crate) fn free_context(name: &str) -> Result<String, Failure> {
+    like(&Contexts::load()?, name, None)
+}
+
 /// The context that the domain has already, or a name that no other network has.
-fn like(contexts: &Contexts, domain: &Slug, own: Option<&ApiKey>) -> Result<String, Failure> {
-    let first = domain.to_string();
+fn like(contexts: &Contexts, first: &str, own: Option<&ApiKey>) -> Result<String, Failure> {
     let more = (2..=NAMES_TRIED_MAX).map(|n| format!("{first}-{n}"));
-    let names: Vec<String> = std::iter::once(first.clone()).chain(more).collect();
+    let names: Vec<String> = std::iter::once(first.to_owned()).chain(more).collect();
     let known = |name: &&String| own.is_some() && contexts.contexts.contains_key(*name);
     names
         .iter()
@@ -157,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_context_is_written_where_it_takes_nothing_from_another_network() {
-        let (domain, own) = ("north".parse().unwrap(), ApiKey::new("own"));
+        let own = ApiKey::new("own");
         for (names, key, expected) in [
             (&[][..], None, "north"),
             (&[("north", "own")], Some(&own), "north"),
@@ -167,7 +171,7 @@ mod tests {
             // It had to give way once; that the first name is free by now changes nothing.
             (&[("north-2", "own")], Some(&own), "north-2"),
         ] {
-            assert_eq!(like(&known(names), &domain, key).unwrap(), expected, "{names:?}");
+            assert_eq!(like(&known(names), "north", key).unwrap(), expected, "{names:?}");
         }
     }
 

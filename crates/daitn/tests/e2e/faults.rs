@@ -2,6 +2,7 @@
 
 use crate::lab::{Lab, accuracy};
 use serde_json::Value;
+use std::{sync::mpsc, time::Duration};
 
 const ROUNDS: u32 = 40;
 /// The killing happens after so many cycles.
@@ -128,23 +129,97 @@ fn the_control_center_is_killed_and_comes_back() {
     check(&ended, expected, 3);
 }
 
+/// The stages of a job at which somebody dies.
+const STAGES: [&str; 4] = ["accepted", "training", "verifying", "deploying"];
+
+/// A new job that has come to a stage.
+fn job_at(lab: &Lab, stage: &str) -> String {
+    // After a restart the nodes come back one by one, and only who is there is planned with.
+    lab.online();
+    let job = lab.apply(&lab.request(ROUNDS));
+    if stage != "accepted" {
+        let mut events = lab.stream(&["job", "watch", &job]);
+        events.until(stage, |event| {
+            event["phase"] == stage || event["job"]["phase"] == stage
+        });
+    }
+    job
+}
+
 /// The center dies at every stage of a job, one after the other: what it has acknowledged is there again.
 #[test]
 fn the_control_center_is_killed_at_every_stage() {
     let mut lab = Lab::start().with_sites(2);
     let expected = undisturbed(&lab);
-    for stage in ["accepted", "training", "verifying", "deploying"] {
-        // After a restart the nodes come back one by one, and only who is there is planned with.
-        lab.online();
-        let job = lab.apply(&lab.request(ROUNDS));
-        if stage != "accepted" {
-            let mut events = lab.stream(&["job", "watch", &job]);
-            events.until(stage, |event| {
-                event["phase"] == stage || event["job"]["phase"] == stage || event["phase"] == "succeeded"
-            });
-        }
+    for stage in STAGES {
+        let job = job_at(&lab, stage);
         lab.kill_center();
         lab.start_center();
         check(&lab.ended(&job), expected, 2);
     }
+}
+
+/// Every node dies at every stage of a job, and comes back.
+#[test]
+fn every_node_is_killed_at_every_stage() {
+    let mut lab = Lab::start().with_sites(2);
+    let expected = undisturbed(&lab);
+    for node in ["site-1", "works-combiner", "works-judge", "works-host"] {
+        for stage in STAGES {
+            let job = job_at(&lab, stage);
+            lab.kill_node(node);
+            lab.run_node(node);
+            let ended = lab.ended(&job);
+            println!("{node} at {stage}");
+            check(&ended, expected, 2);
+        }
+    }
+}
+
+/// The center dies at drawn moments while jobs are accepted, trained, verified and deployed beside each other: each that
+/// was acknowledged is there again and ends as if nothing had been.
+#[test]
+fn the_control_center_is_killed_at_random_points_in_a_loop() {
+    const KILLS: u64 = 10;
+    const LONGEST_MS: u64 = 1_500;
+    let mut lab = Lab::start().with_sites(2);
+    let expected = undisturbed(&lab);
+    let mut drawn = 1_u64;
+    let mut jobs = Vec::new();
+    for _ in 0..KILLS {
+        jobs.push(job_at(&lab, "accepted"));
+        // Knuth's generator (TAOCP 3.3.4): the high bits are the random ones.
+        drawn = drawn
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let moment = Duration::from_millis((drawn >> 33) % LONGEST_MS);
+        killed_within(&mut lab, jobs.last().unwrap(), moment);
+        lab.start_center();
+    }
+    let known = lab.json(&["job", "list"]).data();
+    for job in &jobs {
+        let listed = known
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|line| line["id"] == **job);
+        assert_eq!(listed.count(), 1, "{job} was acknowledged: {known}");
+        check(&lab.ended(job), expected, 2);
+    }
+}
+
+/// Kills the center at this moment, or when the job has ended if that is before.
+fn killed_within(lab: &mut Lab, job: &str, moment: Duration) {
+    let mut events = lab.stream(&["job", "watch", job]);
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        while events
+            .next_line()
+            .is_some_and(|event| event["phase"] != "succeeded")
+        {}
+        // Who waited may have killed the center already, and does not wait any more.
+        let _ = ended.send(());
+    });
+    let _ = end.recv_timeout(moment);
+    lab.kill_center();
 }

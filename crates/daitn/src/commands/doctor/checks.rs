@@ -5,6 +5,7 @@ use crate::{
     client::{Client, Endpoint, innermost},
     context::Context,
     render::duration_ms,
+    roles::member::{Member, relay_authorities},
 };
 use daitn_fabric::{CONTROL_ALPN, Endpoint as Fabric, EndpointOptions};
 use daitn_messages::{
@@ -20,6 +21,7 @@ use daitn_messages::{
 };
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     time::{Duration, Instant},
 };
 use tokio::net::{TcpStream, lookup_host};
@@ -173,17 +175,25 @@ pub(super) async fn token(text: &str) -> Vec<Finding> {
         secret,
         relay_pass: Some(pass),
         enrolment: Some(enrolment),
+        relay_authorities: Vec::new(),
     };
     findings.extend(control(token.center, asking).await);
     findings
 }
 
 /// The way to the control center of a node that does not run, and whether that still knows it.
-pub(super) async fn member(center: Peer, key: &NodeKey) -> Vec<Finding> {
+pub(super) async fn member(directory: &Path, member: &Member, key: &NodeKey) -> Vec<Finding> {
+    let relay_authorities = match relay_authorities(directory) {
+        Ok(authorities) => authorities,
+        Err(failure) => return vec![Finding::failed("relay certificates", &failure.rejection)],
+    };
+    let mut center = member.center.clone();
+    center.relay = center.relay.or_else(|| member.relay.clone());
     let asking = Asking {
         secret: *key.to_bytes(),
         relay_pass: None,
         enrolment: None,
+        relay_authorities,
     };
     control(center, asking).await
 }
@@ -195,6 +205,8 @@ struct Asking {
     relay_pass: Option<String>,
     /// With which token; none: as a member.
     enrolment: Option<Enrolment>,
+    /// Certificates (DER) that the relay is believed by, besides those of the well-known authorities.
+    relay_authorities: Vec<Vec<u8>>,
 }
 
 fn token_is(organisation: &OrganisationId, center: &Peer) -> Finding {
@@ -224,6 +236,7 @@ async fn control(center: Peer, asking: Asking) -> Vec<Finding> {
     let mut options = EndpointOptions::new(asking.secret);
     options.relays = center.relay.iter().cloned().collect();
     options.relay_pass = asking.relay_pass;
+    options.relay_authorities = asking.relay_authorities;
     let fabric = match Fabric::bind(options).await {
         Ok(fabric) => fabric,
         Err(error) => return failed(error.to_string()),

@@ -65,7 +65,7 @@ async fn known(directory: &Path, member: &Member, key: &NodeKey) -> Vec<Finding>
                 Finding::fail("admission", "the control center has thrown the node out", mend)
             }
         },
-        Ok(_) => return checks::member(member.center.clone(), key).await,
+        Ok(_) => return checks::member(directory, member, key).await,
         Err(failure) => Finding::failed("admission", &failure.rejection),
     };
     vec![finding]

@@ -31,7 +31,7 @@ use std::{
 /// How to join.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArguments {
-    /// The join token: `@FILE`, `-` for standard input, or the token itself
+    /// The join token: `@FILE`, `-` for standard input, or the token itself, which others on this machine can then see
     token: String,
     /// The node's directory: its key, its state and its terminals
     #[arg(long, value_name = "DIRECTORY")]

@@ -35,6 +35,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(10);
 /// … and a second for each so many bytes.
 const PATIENCE_BYTES_PER_SECOND: usize = 1024 * 1024;
 
+/// A hedge that could not be is tried again after twice as long, so many times twice.
+const DOUBLINGS_MAX: u32 = 10;
+
 /// A query for a model that was found, with its input checked.
 pub(crate) struct Query<'a> {
     pub(crate) view: &'a View,
@@ -128,9 +131,12 @@ impl<'a> Asking<'a> {
     async fn answer(&mut self) -> Result<Inferred, Rejection> {
         let begun = Instant::now();
         let pace = &self.query.served.pace;
-        let wait = pace.begins(self.bytes);
+        let wait = pace
+            .begins(self.bytes)
+            .filter(|_| self.query.served.replicas.len() > 1);
         // One hedge for a query; a replica that is asked in place of one that failed has the same time before it.
         let mut hedge_at = wait.map(|wait| begun + wait);
+        let mut n_in_vain = 0;
         if !self.go_on() {
             return Err(refusal(self.query, None));
         }
@@ -161,8 +167,11 @@ impl<'a> Asking<'a> {
                     }
                 }
                 () = until(hedge_at) => {
-                    hedge_at = None;
-                    self.hedge();
+                    let is_asked = self.hedge(n_in_vain > 0);
+                    n_in_vain += 1;
+                    // Nobody was fit, or the share was used up: that is looked at again, later each time.
+                    let later = wait.filter(|_| !is_asked).map(|wait| wait * (1 << n_in_vain.min(DOUBLINGS_MAX)));
+                    hedge_at = later.map(|later| Instant::now() + later);
                 }
             }
         }
@@ -183,20 +192,20 @@ impl<'a> Asking<'a> {
         pick.map(|pick| self.ask(pick, None)).is_some()
     }
 
-    /// Asks a second one beside the first, if there is a good one and the share of such queries is not used up.
-    fn hedge(&mut self) {
+    /// Asks a second one beside the first, if there is a good one, or `any`, and the share of such queries is not used up.
+    fn hedge(&mut self, any: bool) -> bool {
         let random = self.gateway.random.next();
         let now = self.gateway.clock.now();
         let served = self.query.served;
-        let pick = routing::pick_fit(&served.replicas, &self.tried(), self.bytes, now, random);
+        let choose = if any { routing::pick } else { routing::pick_fit };
+        let pick = choose(&served.replicas, &self.tried(), self.bytes, now, random);
         let waited = self.asked.last().map(|asked| asked.started.elapsed());
-        if let Some(pick) = pick
-            && self.asked.len() < ATTEMPTS_MAX
-            && served.pace.hedge()
-        {
+        let pick = pick.filter(|_| self.asked.len() < ATTEMPTS_MAX && served.pace.hedge());
+        pick.map(|pick| {
             count(&self.gateway.stats.hedges_total);
             self.ask(pick, waited);
-        }
+        })
+        .is_some()
     }
 
     fn tried(&self) -> Vec<usize> {

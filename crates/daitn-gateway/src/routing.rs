@@ -35,8 +35,9 @@ pub(crate) struct Health(Mutex<Seen>);
 struct Seen {
     observed: Observed,
     rtt_seconds: f64,
-    /// Answers of the host so far.
+    /// Answers of the host so far, and failures because it was silent.
     n_answers: u64,
+    n_silences: u64,
     /// Queries at the host, as its last answer told, and when that was.
     told: (u32, UnixMillis),
     resting_until: UnixMillis,
@@ -53,8 +54,9 @@ pub(crate) struct Now {
 /// A query under way at a replica. Whatever becomes of it, it is counted down once.
 pub(crate) struct InFlight {
     health: Arc<Health>,
-    /// What the host had answered when it was sent.
+    /// What was so when it was sent.
     n_answers_before: u64,
+    n_silences_before: u64,
     settled: bool,
 }
 
@@ -65,13 +67,14 @@ impl Health {
     }
 
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
-        let n_answers_before = self.with(|seen| {
+        let (n_answers_before, n_silences_before) = self.with(|seen| {
             seen.observed.sent();
-            seen.n_answers
+            (seen.n_answers, seen.n_silences)
         });
         InFlight {
             health: self.clone(),
             n_answers_before,
+            n_silences_before,
             settled: false,
         }
     }
@@ -112,29 +115,29 @@ impl InFlight {
 
     /// The way or the host failed. True where that took the replica out for a while.
     pub(crate) fn failed(self, now: Now) -> bool {
-        self.settle_ejecting(now, |_, observed| observed.failed(now.steady))
+        self.settle_ejecting(now, |seen| seen.observed.failed(now.steady))
     }
 
     /// Another replica, which was asked after this one had been silent for a while, has answered first, and this one is
     /// waited for no longer. True where that took the replica out for a while.
     pub(crate) fn outpaced(self, now: Now, waited: Duration) -> bool {
-        let n_answers_before = self.n_answers_before;
-        self.settle_ejecting(now, |seen, observed| {
-            // Not one answer to anybody since: as of a host that is no longer there.
-            let silent = seen.n_answers == n_answers_before;
+        let before = (self.n_answers_before, self.n_silences_before);
+        self.settle_ejecting(now, |seen| {
+            // Not one answer to anybody since, as of a host that is no longer there. Queries that it left in one and the
+            // same silence, which may be a pause, count once.
+            let silent = (seen.n_answers, seen.n_silences) == before;
+            seen.n_silences += u64::from(silent);
             let service_seconds = (waited.as_secs_f64() - seen.rtt_seconds).max(0.0);
-            observed.outpaced(service_seconds, silent, now.steady);
+            seen.observed.outpaced(service_seconds, silent, now.steady);
         })
     }
 
-    fn settle_ejecting(self, now: Now, change: impl FnOnce(&Seen, &mut Observed)) -> bool {
+    fn settle_ejecting(self, now: Now, change: impl FnOnce(&mut Seen)) -> bool {
         let mut ejected = false;
         self.settle(|seen| {
             let before = seen.observed.ejected(now.steady);
-            let mut observed = seen.observed;
-            change(seen, &mut observed);
-            seen.observed = observed;
-            ejected = !before && observed.ejected(now.steady);
+            change(seen);
+            ejected = !before && seen.observed.ejected(now.steady);
         });
         ejected
     }

@@ -101,7 +101,7 @@ fn one_that_is_outpaced_is_slow_and_out_only_if_it_is_silent() {
     }
     assert_eq!((alive.in_flight, alive.ejected(NOW)), (0, false));
     assert!((alive.service_seconds - 0.05).abs() < 1e-12);
-    // Of one that is gone ten queries of the same moment count as the three that put it out, for a second.
+    // Of one that is gone further queries of the same moment do not add to the three that put it out, for a second.
     let mut gone = Observed::default();
     for n in 1..=10 {
         gone.sent();

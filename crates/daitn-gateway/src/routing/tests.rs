@@ -122,6 +122,9 @@ fn one_that_is_outpaced_gets_no_further_queries_for_a_while() {
     let waited = Duration::from_millis(50);
     assert!(!replicas[0].health.enter().outpaced(at(0), waited));
     assert_eq!(shares(&replicas, at(0), 100), [0, 100]);
+    // However many wait in one pause, it is one pause.
+    let paused: Vec<InFlight> = (0..10).map(|_| replicas[0].health.enter()).collect();
+    assert!(paused.into_iter().all(|query| !query.outpaced(at(0), waited)));
     // It answers somebody else meanwhile: it is slow, not gone.
     for _ in 0..10 {
         let slow = replicas[0].health.enter();

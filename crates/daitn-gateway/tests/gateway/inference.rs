@@ -322,6 +322,25 @@ async fn a_second_one_that_has_no_room_costs_the_query_nothing() {
 }
 
 #[tokio::test]
+async fn where_nobody_was_fit_to_be_asked_it_is_looked_at_again() {
+    let (lab, silent, other) = preferred_and_other(22).await;
+    silent.behave(Conduct::Stall);
+    other.behave(Conduct::Full);
+    let url = lab.url("/v2/models/digits/infer");
+    let request = lab.http.post(&url).bearer_auth(secret(Scope::Query));
+    let first = tokio::spawn(request.json(&query(&rows(1))).send());
+    while other.n_queries.load(SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // It said that it has no room, and is left alone for a second; the silent one is not waited for so long.
+    other.behave(Conduct::Answer);
+    assert_eq!(infer(&lab, &query(&rows(1))).await.status(), 200);
+    let stats = lab.gateway.stats().snapshot();
+    assert_eq!((stats.hedges_total, stats.failovers_total), (2, 0));
+    first.abort();
+}
+
+#[tokio::test]
 async fn whatever_a_replica_does_wrong_another_answers_and_the_record_says_why() {
     let (bad, good) = (Host::start(7, 3, 2).await, Host::start(8, 3, 2).await);
     let lab = Lab::start().await;

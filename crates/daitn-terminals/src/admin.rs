@@ -17,6 +17,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -66,6 +67,9 @@ pub enum AdminAnswer {
     Refused(Rejection),
 }
 
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Answers on the socket until the node stops.
 pub(crate) async fn listen(handle: &NodeHandle, path: &Path) -> Result<(), StartError> {
     let fail = |source| StartError::Socket {
@@ -97,7 +101,11 @@ pub(crate) async fn listen(handle: &NodeHandle, path: &Path) -> Result<(), Start
                             }
                         });
                     }
-                    Err(error) => tracing::warn!("the local socket: {error}"),
+                    Err(error) => {
+                        // Out of file descriptors, most likely: without a pause this would spin.
+                        tracing::warn!("the local socket cannot accept a connection: {error}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         };

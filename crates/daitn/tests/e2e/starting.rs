@@ -228,6 +228,22 @@ fn signals_end_processes_in_order() {
     lab.online();
 }
 
+/// What it has dialled does not answer, and is not waited for.
+#[test]
+fn a_node_whose_center_is_gone_ends_in_order() {
+    let mut lab = Lab::start();
+    lab.node("works").aggregator("combiner").run();
+    lab.online();
+    lab.kill_center();
+    lab.kill_node("works");
+    // It is ready all the same, and dials its center.
+    lab.run_node("works");
+    assert_eq!(lab.signal_node("works", "-TERM"), 0);
+    let told = fs::read_to_string(lab.path("works.log")).unwrap();
+    assert!(told.contains("the node shuts down"), "{told}");
+    assert!(!told.contains("ERROR"), "{told}");
+}
+
 /// Two domains of one user, the second begun under the name that the first has.
 #[test]
 fn a_domain_keeps_its_name_and_takes_no_other_networks_context() {

@@ -45,10 +45,14 @@ impl Outbox {
     /// What the disk says.
     pub(crate) fn open(directory: &Path) -> Result<Self, DurableError> {
         durable::make_directory(directory)?;
-        let files = durable::list(directory, "rec")?;
-        let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
-        let numbers: BTreeSet<u64> = files.iter().filter_map(number).collect();
-        let next = numbers.last().map_or(0, |last| last + 1);
+        let numbers = |extension: &str| -> Result<BTreeSet<u64>, DurableError> {
+            let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
+            let files = durable::list(directory, extension)?;
+            Ok(files.iter().filter_map(number).collect())
+        };
+        // What was set aside keeps its name.
+        let (numbers, aside) = (numbers("rec")?, numbers("aside")?);
+        let next = numbers.last().max(aside.last()).map_or(0, |last| last + 1);
         let waiting = Mutex::new(Waiting {
             numbers,
             next,
@@ -236,5 +240,11 @@ mod tests {
         assert_eq!(outbox.oldest().await.unwrap().1, receipt(2));
         outbox.acknowledge(second).await.unwrap();
         assert_eq!(outbox.len(), 0);
+        // Nor is it written over, when nothing else is left that its number could be told from.
+        std::fs::rename(&aside[0], aside[0].with_file_name("99.aside")).unwrap();
+        drop(outbox);
+        let outbox = Outbox::open(directory.path()).unwrap();
+        outbox.put(receipt(3)).await.unwrap();
+        assert_eq!(outbox.oldest().await.unwrap().0, 100);
     }
 }

@@ -244,11 +244,17 @@ async fn report(shared: &Arc<Shared>, connection: &Connection) -> Rejection {
         };
         match tell(connection, &NodeMessage::Report(receipt)).await {
             Ok(()) => {}
-            Err(rejection) if matches!(rejection.code, Code::Unreachable | Code::ControlUnavailable) => {
+            // Not there, or too busy: the connection is made anew, after a wait.
+            Err(rejection)
+                if matches!(
+                    rejection.code,
+                    Code::Unreachable | Code::ControlUnavailable | Code::Overloaded
+                ) =>
+            {
                 return rejection;
             }
-            // The center is there but cannot take it now: the connection is made anew, after a wait.
-            Err(rejection) if matches!(rejection.code, Code::Overloaded | Code::Internal) => {
+            // A fault of the center's own, which this receipt may be the cause of.
+            Err(rejection) if rejection.code == Code::Internal => {
                 match shared.outbox.not_taken(number).await {
                     Ok(false) => return rejection,
                     Ok(true) => {

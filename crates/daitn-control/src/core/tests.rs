@@ -14,7 +14,7 @@ use daitn_messages::{
     learning::{Architecture, Evaluation, LocalTraining, Metric},
     operation::{Answer, NewToken, Operation, Principal},
     plan::Verdict,
-    receipt::{Outcome, Receipt, TrainingDone, VerificationReport},
+    receipt::{Outcome, Receipt, TrainingDone, TrainingFailed, VerificationReport},
     rejection::{Code, Rejection},
     request::{DataFilter, PlanKind, Sla, TrainingParameters, TrainingRequest, Verification},
     session::{ArtifactRef, Peer},
@@ -550,6 +550,34 @@ fn a_conductor_that_was_cut_off_may_tell_what_it_did_before_its_silence_counts()
     fixture.now = fixture.now.plus(300_000);
     fixture.handle(Event::Timer(Timer::Job(job.clone())));
     assert_eq!(fixture.job(&job).epoch, epoch + 1);
+}
+
+#[test]
+fn what_one_conductor_failed_without_is_not_said_of_the_next_one() {
+    let mut fixture = Fixture::new();
+    fixture.join(9, &"aggregator:z/spare".parse().unwrap());
+    let failed = |cycle, left_out: &[u32]| {
+        let reason = || Rejection::new(Code::Internal, "the disk is full");
+        Outcome::TrainingFailed(Box::new(TrainingFailed {
+            cycle,
+            reason: reason(),
+            left_out: left_out.iter().map(|site| (*site, reason())).collect(),
+        }))
+    };
+    let job = fixture.train("fine").id;
+    fixture.all_accept(&job);
+    let epoch = fixture.job(&job).epoch;
+    fixture.answer(&job, "aggregator:a/agg", failed(1, &[0]));
+    let view = fixture.job(&job);
+    assert_eq!((view.phase, view.epoch), (JobPhase::Training, epoch + 1));
+    assert!(view.left_out.is_empty(), "{:?}", view.left_out);
+    // An end that no plan comes to is not kept.
+    for (cycle, left_out) in [(u32::MAX, &[0][..]), (1, &[0, 0]), (1, &[77])] {
+        let job = fixture.train("other").id;
+        fixture.all_accept(&job);
+        fixture.answer(&job, "aggregator:a/agg", failed(cycle, left_out));
+        assert!(fixture.job(&job).left_out.is_empty(), "{cycle} {left_out:?}");
+    }
 }
 
 /// A job for one unit of two that could judge; the other one, if it is there, joined with this number.

@@ -10,7 +10,7 @@ use daitn_messages::{
     job::{Candidate, CycleView, JobEvent, JobPhase, LeftOut},
     order::{ConductOrder, Instruction, Resume},
     plan::{Placement, Plan},
-    receipt::{CycleReport, Outcome, Receipt, TrainingDone},
+    receipt::{CycleReport, Outcome, Receipt, TrainingDone, TrainingFailed},
     rejection::{Code, Rejection},
     session::Peer,
     units::UnixMillis,
@@ -35,6 +35,8 @@ impl Job {
         let others = std::iter::once(&step.plan.aggregator).chain(&step.plan.aggregator_spares);
         let spares = others.filter(|p| p.node != placement.node && !step.nodes.is_revoked(p.node));
         let spares: Vec<Peer> = spares.map(|p| step.nodes.peer(p.node)).collect();
+        // Whom the last conductor failed without may well be in the cycles of this one.
+        self.failed_without.clear();
         if self.units.is_empty() {
             self.spare_units = (step.spare_units)();
         }
@@ -115,6 +117,10 @@ impl Job {
                 }
             },
             Outcome::TrainingFailed(failed) => {
+                if let Err(rejection) = check_failed(failed, step.plan) {
+                    self.conductor_refused(placement, rejection.clone(), step);
+                    return Err(rejection);
+                }
                 self.failed_without = left_out_of(step.plan, failed.cycle, &failed.left_out);
                 self.conductor_refused(placement, failed.reason.clone(), step);
                 Ok(())
@@ -430,6 +436,21 @@ fn silence_ms(plan: &Plan, timing: &Timing) -> u64 {
 
 fn fenced() -> Rejection {
     Rejection::new(Code::StaleEpoch, "another conductor has taken over")
+}
+
+/// Whether the end that a conductor tells of is one that its plan can come to.
+fn check_failed(failed: &TrainingFailed, plan: &Plan) -> Result<(), Rejection> {
+    let wrong = |why: String| Err(Rejection::malformed("end of training", &why));
+    if failed.cycle >= plan.rounds {
+        return wrong(format!("cycle {} of {}", failed.cycle, plan.rounds));
+    }
+    let mut seen = BTreeSet::new();
+    for (position, _) in &failed.left_out {
+        if *position as usize >= plan.sites.len() || !seen.insert(position) {
+            return wrong(format!("site {position} is not in the plan, or left out twice"));
+        }
+    }
+    Ok(())
 }
 
 /// Sites by their index in the plan, as records name them.

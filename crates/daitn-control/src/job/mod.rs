@@ -204,6 +204,8 @@ pub(crate) struct Step<'a> {
     pub(crate) cycles: &'a BTreeMap<u32, CycleRecord>,
     /// Units that could judge besides the plan's, best first.
     pub(crate) spare_units: &'a dyn Fn() -> Vec<Placement>,
+    /// Whether policies let a unit judge for the job's requester now.
+    pub(crate) may_evaluate: &'a dyn Fn(&EntityId) -> bool,
     pub(crate) entropy: &'a mut Entropy,
     pub(crate) out: Vec<Output>,
 }

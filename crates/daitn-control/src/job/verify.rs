@@ -191,7 +191,14 @@ impl Job {
             .collect();
         let is_new = |p: &&Placement| self.units.iter().all(|unit| unit.placement.entity != p.entity);
         let is_there = |p: &&Placement| step.nodes.get(p.node).is_some_and(|node| node.is_available());
-        let spares = self.spare_units.iter().filter(is_new).filter(is_there);
+        // Policies may have changed since they were chosen.
+        let may = |p: &&Placement| (step.may_evaluate)(&p.entity);
+        let spares = self
+            .spare_units
+            .iter()
+            .filter(is_new)
+            .filter(is_there)
+            .filter(may);
         let spares: Vec<Placement> = spares.take(n_missing).cloned().collect();
         if spares.len() < n_missing || silent.len() < n_missing {
             return false;

@@ -151,7 +151,7 @@ async fn thrown_out(handle: &NodeHandle) -> Failure {
     let mut contact = handle.contact();
     loop {
         if *contact.borrow_and_update() == Contact::Revoked {
-            return Failure::new(Code::NotEnrolled, "the control center has revoked this node")
+            return Failure::new(Code::NotEnrolled, "the control center does not know this node any more: it was revoked, or the center began anew")
                 .hint("Ask the operator why. To come back, join with a new token in another directory.");
         }
         if contact.changed().await.is_err() {

@@ -93,7 +93,7 @@ pub(crate) async fn check_contact(health: &Health, node: NodeHandle) {
                     Contact::Connecting { cause: Some(cause) } | Contact::Refused { cause } => {
                         Err(format!("{cause}. {}", cause.hint_or_page()))
                     }
-                    Contact::Revoked => Err("the control center has revoked this node".to_owned()),
+                    Contact::Revoked => Err("the control center does not know this node any more: it was revoked, or the center began anew".to_owned()),
                 }
             }
         })

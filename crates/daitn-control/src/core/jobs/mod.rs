@@ -19,7 +19,7 @@ use crate::{
 use daitn_messages::{
     control::CenterMessage,
     descriptor::Descriptor,
-    ids::{ArtifactId, JobId, NodeId, OrganisationId},
+    ids::{ArtifactId, EntityId, JobId, NodeId, OrganisationId},
     job::{JobEvent, JobPhase, JobSummary},
     leaf::LeafKind,
     plan::Plan,
@@ -91,15 +91,14 @@ impl Core {
         }
         let (topology, plan) = (&self.topology, entry.plan.clone());
         let policies = RefCell::new(&mut self.policies);
-        let spare_units = || {
+        let may = |unit: &Descriptor| {
             let context = daitn_topology::evaluation_context(&plan.request);
-            let who = &plan.request.organisation;
-            let mut may = |unit: &Descriptor| {
-                let mut policies = policies.borrow_mut();
-                policies.shown_to(who, unit) && policies.permit(who, Verb::Evaluate, unit, &context).allowed
-            };
-            daitn_topology::spare_units(topology, &plan, SPARE_UNITS_MAX, &mut may)
+            let (who, mut policies) = (&plan.request.organisation, policies.borrow_mut());
+            policies.shown_to(who, unit) && policies.permit(who, Verb::Evaluate, unit, &context).allowed
         };
+        let spare_units =
+            || daitn_topology::spare_units(topology, &plan, SPARE_UNITS_MAX, &mut |unit| may(unit));
+        let may_evaluate = |unit: &EntityId| topology.get(unit).is_some_and(|unit| may(unit));
         let mut step = Step {
             now: turn.now,
             timing: &self.config.timing,
@@ -108,6 +107,7 @@ impl Core {
             nodes: &self.nodes,
             cycles: &entry.cycles,
             spare_units: &spare_units,
+            may_evaluate: &may_evaluate,
             entropy: &mut *turn.entropy,
             out: Vec::new(),
         };

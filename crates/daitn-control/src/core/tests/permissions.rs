@@ -244,3 +244,22 @@ fn what_an_owner_hides_is_seen_by_the_owner_and_the_administrator_alone() {
     };
     assert_eq!(plan.sites.len(), 2);
 }
+
+#[test]
+fn a_unit_that_may_not_evaluate_any_more_replaces_no_other() {
+    let mut fixture = Fixture::new();
+    let job = judged_by_one(&mut fixture, Some(30));
+    fixture.forbid("not-b", "evaluate", "resource == Verifier::\"verifier:b/w\"");
+    assert_eq!(
+        fixture.job(&job).phase,
+        JobPhase::Verifying,
+        "another unit judges"
+    );
+    fixture.leave(UNIT);
+    fixture.now = fixture.now.plus(Timing::default().verifying_ms + 1_000);
+    fixture.handle(Event::Timer(Timer::Job(job.clone())));
+    assert_eq!(fixture.job(&job).phase, JobPhase::NotVerified);
+    let entity: EntityId = "verifier:b/w".parse().unwrap();
+    let mut orders = fixture.core.orders.by_id.values();
+    assert!(orders.all(|record| record.terminal != entity), "it was asked");
+}

@@ -61,9 +61,11 @@ async fn known(directory: &Path, member: &Member, key: &NodeKey) -> Vec<Finding>
                 "Is the control center running? Does a firewall let UDP out to it? The node tries again by itself.",
             ),
             ContactTold::Refused { cause } => Finding::failed("admission", &cause),
-            ContactTold::Revoked => {
-                Finding::fail("admission", "the control center has thrown the node out", mend)
-            }
+            ContactTold::Revoked => Finding::fail(
+                "admission",
+                "the control center does not know the node any more: it was revoked, or the center began anew",
+                mend,
+            ),
         },
         Ok(_) => return checks::member(directory, member, key).await,
         Err(failure) => Finding::failed("admission", &failure.rejection),

@@ -73,6 +73,11 @@ pub(crate) const ARTIFACT_STREAMS_MAX: usize = 64;
 /// Range streams of one fetch. One stream is capped at about 12 MB/s at 100 ms by its 1.25 MB window; larger windows
 /// break connections, so parallel streams it is.
 pub(crate) const FETCH_LANES: usize = 8;
+/// The same while every holder is near: their windows fill the line, and more would only push each other's pieces out of
+/// the processor's cache between receiving, hashing and writing.
+pub(crate) const FETCH_LANES_NEAR: usize = 4;
+/// From this round-trip time on a holder is not near: four windows of 1.25 MB in 10 ms are 500 MB/s.
+pub(crate) const FAR_RTT: Duration = Duration::from_millis(10);
 /// Most holders that one fetch uses.
 pub(crate) const HOLDERS_MAX: usize = 64;
 /// A range stream without a complete piece for this long is given up and its holder set back.

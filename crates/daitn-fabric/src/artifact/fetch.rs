@@ -1,7 +1,7 @@
 //! Fetches an artifact from several holders at once, over parallel streams, each piece verified before it is written.
 //!
 //! One stream to one holder begins: it brings the piece hashes and the first run, so a small artifact costs one round
-//! trip. Then up to eight lanes take runs of missing pieces, each from the holder that is least busy. A holder that
+//! trip. Then a few lanes, or more where a holder is far, take runs of missing pieces, each from the holder that is least busy. A holder that
 //! lies or does not have the artifact is left out, one that breaks off is set back for a while; what it did deliver
 //! stays. If the fetch itself breaks off, by an error, by being dropped or by a crash, the next one goes on from the
 //! pieces that are on disk.
@@ -20,7 +20,7 @@ use crate::{
     counters::add,
     endpoint::Endpoint,
     error::{ConnectError, SessionError},
-    limits::{FETCH_STALL, HOLDERS_MAX, RUN_PIECES_FIRST},
+    limits::{FAR_RTT, FETCH_STALL, HOLDERS_MAX, RUN_PIECES_FIRST},
     session::{Session, StreamKind},
 };
 use bytes::{Bytes, BytesMut};
@@ -267,10 +267,10 @@ impl Endpoint {
                         .keep_whole(store, &fetch, holders[holder], whole, progress)
                         .await;
                 }
-                (holder, Begun::Run(tree, session)) => {
+                (holder, Begun::Run(tree, session, is_far)) => {
                     let store = store.clone();
                     let partial = blocking(move || Partial::create(&store, id, tree)).await?;
-                    (partial, Vec::new(), Some((holder, session)))
+                    (partial, Vec::new(), Some((holder, session, is_far)))
                 }
             },
         };
@@ -334,7 +334,7 @@ impl Endpoint {
             first_piece: 0,
             n_pieces: RUN_PIECES_FIRST,
         };
-        let mut session = self.ask(holder, &ask, bytes).await?;
+        let (mut session, is_far) = self.ask(holder, &ask, bytes).await?;
         let wanted = if single { bytes } else { Tree::encoded_len(bytes) };
         let wanted = usize::try_from(wanted).expect("the bound on artifacts bounds their piece hashes");
         let mut received = BytesMut::with_capacity(wanted.min(PIECE_LEN));
@@ -348,18 +348,26 @@ impl Endpoint {
             };
         }
         let tree = Tree::from_bytes(id, bytes, &received).ok_or_else(|| self.lied())?;
-        Ok(Begun::Run(tree, session))
+        Ok(Begun::Run(tree, session, is_far))
     }
 
-    /// Opens a stream for a range.
-    pub(super) async fn ask(&self, holder: NodeId, ask: &Ask, bytes: u64) -> Result<Session, HolderFailure> {
+    /// Opens a stream for a range; with it, whether the holder is far.
+    pub(super) async fn ask(
+        &self,
+        holder: NodeId,
+        ask: &Ask,
+        bytes: u64,
+    ) -> Result<(Session, bool), HolderFailure> {
         let connection = self.connection_to(holder, DATA_ALPN, DIAL_WITHIN).await?;
         let mut session = connection
             .open_kind(StreamKind::Artifact, ask, FETCH_STALL)
             .await?;
         session.sender().finish()?;
         match session.recv(ANSWER_BYTES_MAX).await? {
-            Answer::Sending { bytes: found } if found == bytes => Ok(session),
+            Answer::Sending { bytes: found } if found == bytes => {
+                let is_far = connection.rtt().is_none_or(|rtt| rtt >= FAR_RTT);
+                Ok((session, is_far))
+            }
             Answer::Sending { bytes: found } => Err(HolderFailure::OtherLength { found }),
             Answer::NotHere => Err(HolderFailure::NotHere),
         }
@@ -397,6 +405,6 @@ impl Endpoint {
 enum Begun {
     /// The artifact is one piece, and this is it.
     Whole(Bytes),
-    /// The piece hashes; the first run follows on this session.
-    Run(Tree, Session),
+    /// The piece hashes; the first run follows on this session. Whether the holder is far.
+    Run(Tree, Session, bool),
 }

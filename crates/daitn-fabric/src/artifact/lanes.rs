@@ -1,4 +1,4 @@
-//! The lanes of one fetch: up to eight at once, each asking one holder for one run of pieces after the other.
+//! The lanes of one fetch: four at once, or eight where a holder is far, each asking one holder for one run of pieces after the other.
 
 use super::{
     disk::{StoreError, blocking},
@@ -13,7 +13,7 @@ use crate::{
     counters::add,
     endpoint::{Endpoint, lock},
     error::SessionError,
-    limits::{FETCH_LANES, RUN_PIECES_FIRST},
+    limits::{FETCH_LANES, FETCH_LANES_NEAR, RUN_PIECES_FIRST},
     news::News,
     session::Session,
 };
@@ -34,6 +34,8 @@ pub(super) struct Job {
     state: Mutex<State>,
     /// Something in the state has changed.
     news: Notify,
+    /// A holder is far.
+    far: Notify,
     progress: Box<dyn Fn(Progress) + Send + Sync>,
 }
 
@@ -89,24 +91,39 @@ impl Job {
             partial: Arc::new(partial),
             state,
             news: Notify::new(),
+            far: Notify::new(),
             progress,
         }
     }
 
     pub(super) async fn run(
         self: Arc<Self>,
-        begun: Option<(usize, Session)>,
+        begun: Option<(usize, Session, bool)>,
     ) -> Result<FetchReport, FetchError> {
         // Dropped with this future, and with them their streams.
         let mut lanes = JoinSet::new();
-        if let Some((holder, session)) = begun {
+        if let Some((holder, session, is_far)) = begun {
+            self.met(is_far);
             let claim = lock(&self.state).schedule.claim(holder, RUN_PIECES_FIRST);
             lanes.spawn(self.clone().lane(claim.map(|claim| (claim, session))));
         }
-        while lanes.len() < FETCH_LANES {
-            lanes.spawn(self.clone().lane(None));
-        }
-        while let Some(lane) = lanes.join_next().await {
+        let more = |lanes: &mut JoinSet<()>, n_lanes| {
+            while lanes.len() < n_lanes {
+                lanes.spawn(self.clone().lane(None));
+            }
+        };
+        more(&mut lanes, FETCH_LANES_NEAR);
+        let mut is_far = false;
+        loop {
+            let lane = tokio::select! {
+                () = self.far.notified(), if !is_far => {
+                    is_far = true;
+                    more(&mut lanes, FETCH_LANES);
+                    continue;
+                }
+                lane = lanes.join_next() => lane,
+            };
+            let Some(lane) = lane else { break };
             if let Err(error) = lane
                 && let Ok(panic) = error.try_into_panic()
             {
@@ -197,7 +214,10 @@ impl Job {
                     first_piece: claim.pieces.start,
                     n_pieces,
                 };
-                self.endpoint.ask(self.holders[claim.holder], &ask, bytes).await?
+                let holder = self.holders[claim.holder];
+                let (session, is_far) = self.endpoint.ask(holder, &ask, bytes).await?;
+                self.met(is_far);
+                session
             }
         };
         let mut buffer = BytesMut::with_capacity(PIECE_LEN);
@@ -219,6 +239,13 @@ impl Job {
             self.piece_here(claim.holder, piece, len);
         }
         Ok(())
+    }
+
+    /// A holder was met.
+    fn met(&self, is_far: bool) {
+        if is_far {
+            self.far.notify_one();
+        }
     }
 
     fn piece_here(&self, holder: usize, piece: u64, len: usize) {

@@ -35,9 +35,11 @@ pub(crate) async fn answer(shared: Arc<Shared>, gateways: Arc<Gateways>, incomin
     let refused = match request {
         SessionRequest::Train(step) => {
             let reply = tokio::select! {
-                reply = train(&shared, remote, &step) => reply,
+                // First: what fails because the node stops is no refusal of the site's.
+                biased;
                 // Made anew when it is asked for again.
                 () = shared.stop.cancelled() => return session.refuse(Refusal::ShuttingDown),
+                reply = train(&shared, remote, &step) => reply,
             };
             return send_last(session, remote, &reply).await;
         }
@@ -49,8 +51,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, gateways: Arc<Gateways>, incomin
             .map(|()| Some(SessionReply::Permitted)),
         SessionRequest::Compute(step) => {
             let computed = tokio::select! {
-                computed = computed(&shared, remote, &step, &mut session) => Some(computed),
+                biased;
                 () = shared.stop.cancelled() => None,
+                computed = computed(&shared, remote, &step, &mut session) => Some(computed),
             };
             match computed {
                 Some(computed) => computed.map(|()| None),

@@ -35,8 +35,6 @@ impl Job {
         let others = std::iter::once(&step.plan.aggregator).chain(&step.plan.aggregator_spares);
         let spares = others.filter(|p| p.node != placement.node && !step.nodes.is_revoked(p.node));
         let spares: Vec<Peer> = spares.map(|p| step.nodes.peer(p.node)).collect();
-        // Whom the last conductor failed without may well be in the cycles of this one.
-        self.failed_without.clear();
         if self.units.is_empty() {
             self.spare_units = (step.spare_units)();
         }
@@ -305,6 +303,8 @@ impl Job {
         if self.phase.is_terminal() {
             return;
         }
+        // Whom the last conductor failed without may well be in the cycles of the next one.
+        self.failed_without.clear();
         let next = self.gathering.as_ref().map(|g| &g.conductor);
         let next = next
             .or(self.conductor.as_ref().map(|c| &c.placement))

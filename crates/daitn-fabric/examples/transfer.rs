@@ -88,26 +88,37 @@ async fn compare(words: &[&str]) {
     let (id, bytes, path) = make(&source, mib);
     println!("{mib} MiB, {runs} runs each, seconds of each run");
     for (name, delay) in [("direct", 0), ("delayed", delay_ms)] {
-        let raw = Bench {
+        let bench = Bench {
             directory: directory.path(),
             delay,
-            runs,
         };
-        let raw_null = raw.many(|n| raw.raw(&path, n, "/dev/null"));
-        let raw_disk = raw.many(|n| raw.raw(&path, n, "file"));
-        let transient = raw.many(|n| raw.artifact(&source, id, bytes, n, "transient"));
-        let durable = raw.many(|n| raw.artifact(&source, id, bytes, n, "durable"));
-        for (what, result) in [
-            ("one raw stream, thrown away", &raw_null),
-            ("one raw stream, to disk", &raw_disk),
-            ("artifact, verified, to disk", &transient),
-            ("artifact, verified, flushed to disk", &durable),
-        ] {
+        type Run<'a> = &'a dyn Fn(u64) -> Outcome;
+        let ways: [(&str, Run<'_>); 4] = [
+            ("one raw stream, thrown away", &|n| {
+                bench.raw(&path, n, "/dev/null")
+            }),
+            ("one raw stream, to disk", &|n| bench.raw(&path, n, "file")),
+            ("artifact, verified, to disk", &|n| {
+                bench.artifact(&source, id, bytes, n, "transient")
+            }),
+            ("artifact, verified, flushed to disk", &|n| {
+                bench.artifact(&source, id, bytes, n, "durable")
+            }),
+        ];
+        // One after the other in each run: what the machine does meanwhile slows all of them.
+        let mut results: Vec<Outcome> = ways.iter().map(|_| Outcome::default()).collect();
+        for n in 0..runs {
+            for ((_, run), all) in ways.iter().zip(&mut results) {
+                all.add(run(n), runs);
+            }
+        }
+        let raw_disk = results[1].median();
+        for ((what, _), result) in ways.iter().zip(&results) {
             let rate = f64::from(u32::try_from(mib).unwrap()) / result.median();
             println!(
                 "{name} ({delay} ms) | {what:36} | {:7.0} MiB/s | {:5.2} x one raw stream | peak memory {} and {} MiB | {:.1} CPU s | {:.2?}",
                 rate,
-                raw_disk.median() / result.median(),
+                raw_disk / result.median(),
                 result.server_mib,
                 result.client_mib,
                 result.cpu_s,
@@ -120,7 +131,6 @@ async fn compare(words: &[&str]) {
 struct Bench<'a> {
     directory: &'a Path,
     delay: u64,
-    runs: u64,
 }
 
 #[derive(Default)]
@@ -132,6 +142,14 @@ struct Outcome {
 }
 
 impl Outcome {
+    /// One more of so many runs.
+    fn add(&mut self, one: Self, runs: u64) {
+        self.seconds.extend(one.seconds);
+        self.server_mib = self.server_mib.max(one.server_mib);
+        self.client_mib = self.client_mib.max(one.client_mib);
+        self.cpu_s += one.cpu_s / f64::from(u32::try_from(runs).unwrap());
+    }
+
     fn median(&self) -> f64 {
         let mut sorted = self.seconds.clone();
         sorted.sort_by(f64::total_cmp);
@@ -140,18 +158,6 @@ impl Outcome {
 }
 
 impl Bench<'_> {
-    fn many(&self, run: impl Fn(u64) -> Outcome) -> Outcome {
-        let mut all = Outcome::default();
-        for n in 0..self.runs {
-            let one = run(n);
-            all.seconds.extend(one.seconds);
-            all.server_mib = all.server_mib.max(one.server_mib);
-            all.client_mib = all.client_mib.max(one.client_mib);
-            all.cpu_s += one.cpu_s / f64::from(u32::try_from(self.runs).unwrap());
-        }
-        all
-    }
-
     fn raw(&self, path: &Path, n: u64, to: &str) -> Outcome {
         let to = if to == "file" {
             self.directory.join(format!("raw-{n}"))

@@ -109,6 +109,7 @@ impl Columns {
                 ))
             })?;
             classes = if declared.classes.is_empty() {
+                may_be_told(declared.target, counts.keys())?;
                 in_order(counts.keys().cloned().collect())
             } else {
                 declared.classes.to_vec()
@@ -213,6 +214,33 @@ impl Columns {
 
 /// A whole-number target with at most this many values is taken for a class, unless the owner says otherwise.
 const CLASSES_GUESSED_MAX: usize = 100;
+
+/// Of ten different values this many are numbers where a column of numbers has some other text in it.
+const NUMBERS_OF_TEN: usize = 9;
+
+/// Whether the values of a target may be published as its classes although the owner has not named them: labels tell
+/// nothing of anybody, measurements do.
+fn may_be_told<'a>(target: &str, values: impl ExactSizeIterator<Item = &'a String>) -> Result<(), Rejection> {
+    let n_values = values.len();
+    let is_number = |value: &&String| value.trim().parse::<f64>().is_ok_and(f64::is_finite);
+    let n_numbers = values.filter(is_number).count();
+    let why = if n_values > CLASSES_GUESSED_MAX {
+        format!("has {n_values} different values, which as classes would be told to everybody")
+    } else if n_numbers < n_values && n_numbers * 10 >= n_values * NUMBERS_OF_TEN {
+        format!(
+            "has {n_numbers} different numbers and {} other values: as classes all would be told to everybody",
+            n_values - n_numbers
+        )
+    } else {
+        return Ok(());
+    };
+    Err(
+        Rejection::new(Code::DataUnusable, format!("the column `{target}` {why}")).with_hint(
+            "If it is a number, mend or leave out the rows in which it is none (`NA` for instance). If these are \
+             labels, name them in `classes` (`daitn data init --classes`).",
+        ),
+    )
+}
 
 fn rounded(n: u64) -> u64 {
     (n + STEP / 2) / STEP * STEP
@@ -383,6 +411,36 @@ mod tests {
         assert_eq!((columns.n_rows, columns.records()), (46, 50));
         // 10, 27 and 9 cut to tens, of 50.
         assert_eq!(columns.label_distribution(), Some(vec![0.2, 0.4, 0.0]));
+    }
+
+    /// A number with one `NA` in it would be taken for text, and so each patient's value for a class.
+    #[test]
+    fn measurements_are_not_published_as_classes() {
+        let file = |values: &mut dyn Iterator<Item = String>| {
+            let rows: String = values.map(|value| format!("1,{value}\n")).collect();
+            format!("x,label\n{rows}")
+        };
+        let refused = |csv: &str| {
+            let refusal = columns(csv, OF_LABEL).unwrap_err();
+            assert_eq!(refusal.code, Code::DataUnusable);
+            assert!(refusal.hint.contains("--classes"), "{}", refusal.hint);
+            refusal.message
+        };
+        let with_na = |n: u32| (0..n).map(|i| format!("{i}.5")).chain(["NA".to_owned()]);
+        let message = refused(&file(&mut with_na(20)));
+        assert!(message.contains("20 different numbers and 1 other"), "{message}");
+        assert!(!message.contains("NA"), "a value is told: {message}");
+        let message = refused(&file(&mut with_na(400)));
+        assert!(message.contains("401 different values"), "{message}");
+        refused(&file(&mut (0..101).map(|i| format!("patient-{i}"))));
+        // Labels, and what the owner names.
+        assert!(columns(&file(&mut (0..100).map(|i| format!("word-{i}"))), OF_LABEL).is_ok());
+        let classes: Vec<String> = with_na(20).collect();
+        let named = Declared {
+            classes: &classes,
+            ..OF_LABEL
+        };
+        assert!(columns(&file(&mut with_na(20)), named).is_ok());
     }
 
     #[test]

@@ -97,8 +97,16 @@ impl Contexts {
     /// The one that was asked for, or the current one.
     pub(crate) fn get(&self, name: Option<&str>) -> Result<(&str, &Context), Failure> {
         let name = name.or(self.current.as_deref()).ok_or_else(|| {
-            Failure::usage("no domain to talk to")
-                .hint("Start one with `daitn up`, or name one with `daitn context add NAME --url URL`.")
+            let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+            if names.is_empty() {
+                Failure::usage("no domain to talk to")
+                    .hint("Start one with `daitn up`, or name one with `daitn context add NAME --url URL`.")
+            } else {
+                Failure::usage("no context is in use").hint(format!(
+                    "Choose one with `daitn context use NAME`, or for one command with `--context NAME`: {}.",
+                    names.join(", ")
+                ))
+            }
         })?;
         self.contexts
             .get_key_value(name)

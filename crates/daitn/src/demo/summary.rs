@@ -182,7 +182,7 @@ impl Shown for Summary {
         let look = if self.kept {
             "Look further"
         } else {
-            "Look further, after `daitn demo --keep`"
+            "Look further: `daitn demo --keep` stays up and prints these for its own run"
         };
         let mut parts = vec![section(paint, "What came of it", &facts(paint, &pairs))];
         parts.push(section(paint, "Predicted and actual", &self.predicted(paint)));

@@ -11,6 +11,7 @@ use daitn_messages::{encoding, ids::NodeId};
 use iroh::endpoint::Side;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,10 +26,34 @@ pub struct Connection {
     standing: Arc<Standing>,
 }
 
-/// Whether the peer has been welcomed; until then it holds one of few places.
+/// Whether the peer has been welcomed; until then it is a stranger.
 #[derive(Debug, Default)]
 struct Standing {
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    stranger: Mutex<Option<Stranger>>,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    /// One of few; none for who has been welcomed before.
+    place: Option<OwnedSemaphorePermit>,
+    acquaintances: Acquaintances,
+}
+
+/// Who was ever welcomed: as many as a domain enrols. They need no place to be greeted again, so that whoever fills the
+/// places keeps out newcomers only.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Acquaintances {
+    nodes: Arc<Mutex<HashSet<NodeId>>>,
+}
+
+impl Acquaintances {
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        lock(&self.nodes).contains(&node)
+    }
+
+    pub(crate) fn add(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        lock(&self.nodes).extend(nodes);
+    }
 }
 
 impl Connection {
@@ -71,17 +96,28 @@ impl Connection {
     /// The peer is no stranger any more: its frames may be as long as its protocol allows. Does nothing where it was
     /// none.
     pub fn welcome(&self) {
-        lock(&self.standing.place).take();
+        let stranger = lock(&self.standing.stranger).take();
+        if let Some(stranger) = stranger {
+            stranger.acquaintances.add([self.remote()]);
+        }
     }
 
     /// Whether the peer has yet to be welcomed.
     pub(crate) fn is_stranger(&self) -> bool {
-        lock(&self.standing.place).is_some()
+        lock(&self.standing.stranger).is_some()
     }
 
-    /// Makes the peer a stranger, who holds a place until it is welcomed or gone.
-    pub(crate) fn not_welcomed(&self, place: OwnedSemaphorePermit) {
-        *lock(&self.standing.place) = Some(place);
+    /// Whether it has yet to be welcomed for the first time.
+    pub(crate) fn is_newcomer(&self) -> bool {
+        lock(&self.standing.stranger)
+            .as_ref()
+            .is_some_and(|stranger| stranger.place.is_some())
+    }
+
+    /// Makes the peer a stranger, who holds a place, where it needs one, until it is welcomed or gone.
+    pub(crate) fn not_welcomed(&self, place: Option<OwnedSemaphorePermit>, acquaintances: Acquaintances) {
+        let stranger = Stranger { place, acquaintances };
+        *lock(&self.standing.stranger) = Some(stranger);
     }
 
     /// Waits until it is closed or lost.

@@ -4,7 +4,7 @@
 use crate::{
     backoff::split_mix,
     book::{Book, Heard},
-    connection::Connection,
+    connection::{Acquaintances, Connection},
     counters::{Counters, FabricMetrics, Open, add},
     error::{BindError, ConnectError, PeerError, Refusal},
     limits,
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) strangers: Arc<Semaphore>,
     /// Streams of theirs.
     pub(crate) stranger_streams: Arc<Semaphore>,
+    /// Who needs no place among the strangers.
+    pub(crate) acquaintances: Acquaintances,
     pub(crate) inbound: Mutex<HashMap<NodeId, Vec<Connection>>>,
     pub(crate) probes: ProbeLimit,
     pub(crate) tasks: TaskTracker,
@@ -342,6 +344,11 @@ impl Endpoint {
         Link::new(self.clone(), node, alpn)
     }
 
+    /// These are known already, as if each had been welcomed: where strangers are few at once, these come in beside them.
+    pub fn acquaint(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.shared.acquaintances.add(nodes);
+    }
+
     /// Answers sessions by these routes, on connections of both directions, and accepts connections for their
     /// protocols. Called again it replaces the routes.
     pub fn serve(&self, routes: Routes) {
@@ -442,6 +449,7 @@ impl Shared {
             relay_pass: options.relay_pass,
             strangers: Arc::new(Semaphore::new(options.limits.strangers_max)),
             stranger_streams: Arc::new(Semaphore::new(limits::STRANGER_STREAMS_MAX)),
+            acquaintances: Acquaintances::default(),
             peers: Mutex::default(),
             dialled: Mutex::default(),
             random: AtomicU64::new(seed),

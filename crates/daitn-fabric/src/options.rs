@@ -21,7 +21,7 @@ pub type Admit = Arc<dyn Fn(NodeId, &[u8]) -> bool + Send + Sync>;
 pub struct EndpointLimits {
     /// Connections at once, each direction.
     pub connections_max: usize,
-    /// Inbound connections at once of peers who have not been welcomed, where that matters
+    /// Inbound connections at once of peers who were never welcomed, where that matters
     /// ([`crate::Routes::strangers`]).
     pub strangers_max: usize,
     /// Inbound connections at once from one peer.

@@ -89,7 +89,8 @@ impl Routes {
     }
 
     /// Who dials in for a protocol is a stranger until [`Connection::welcome`]: the headers of its sessions have at most
-    /// this many bytes, and strangers are few at once and not for long.
+    /// this many bytes, and they are not there for long. Those who were never welcomed
+    /// ([`crate::Endpoint::acquaint`]) are few at once.
     #[must_use]
     pub fn strangers(mut self, alpn: &[u8], header_bytes_max: usize) -> Self {
         if let Some(route) = self.sessions.get_mut(alpn) {
@@ -190,12 +191,14 @@ async fn accept_connection(
         .routes()
         .is_some_and(|routes| routes.knows_strangers(connection.alpn()))
     {
-        let Ok(place) = shared.strangers.clone().try_acquire_owned() else {
+        let place = shared.strangers.clone().try_acquire_owned().ok();
+        let is_known = shared.acquaintances.has(node);
+        if place.is_none() && !is_known {
             add(&shared.counters.connections_refused_total, 1);
             connection.close(Refusal::Overloaded);
             return;
-        };
-        connection.not_welcomed(place);
+        }
+        connection.not_welcomed(place.filter(|_| !is_known), shared.acquaintances.clone());
     }
     {
         let mut inbound = lock(&shared.inbound);
@@ -261,7 +264,7 @@ async fn accept_streams(shared: &Arc<Shared>, connection: &Connection) {
                 return;
             }
         };
-        let streams = if connection.is_stranger() {
+        let streams = if connection.is_newcomer() {
             &shared.stranger_streams
         } else {
             &shared.streams

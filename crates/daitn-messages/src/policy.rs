@@ -1,9 +1,9 @@
 //! What a policy is asked and what it answers. The language (Cedar) and its schema live in another crate.
 
 use crate::{
-    ids::{EntityId, OrganisationId},
+    ids::{EntityId, EntityKind, OrganisationId},
     limits::{self, PROTECTIONS_MAX, RECIPIENTS_MAX},
-    rejection::Rejection,
+    rejection::{Code, Rejection},
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -15,7 +15,7 @@ use std::fmt;
 pub enum Verb {
     /// Train on a dataset.
     Train,
-    /// Evaluate a model on a dataset.
+    /// Evaluate a model on the hold-out of a verification unit.
     Evaluate,
     /// See that it exists.
     Discover,
@@ -43,6 +43,17 @@ impl Verb {
             Self::Discover => "discover",
             Self::Serve => "serve",
             Self::Query => "query",
+        }
+    }
+    /// Whether the network ever asks policies this of an entity of this kind: no other answer would mean anything.
+    #[must_use]
+    pub fn fits(self, kind: EntityKind) -> bool {
+        match self {
+            Self::Train => kind == EntityKind::Dataset,
+            Self::Evaluate => kind == EntityKind::Verifier,
+            Self::Discover => true,
+            Self::Serve => kind == EntityKind::Model,
+            Self::Query => matches!(kind, EntityKind::Model | EntityKind::Agent),
         }
     }
 }
@@ -113,6 +124,27 @@ pub struct PolicyQuestion {
     pub what: EntityId,
     /// The circumstances.
     pub context: UseContext,
+}
+
+impl PolicyQuestion {
+    /// Whether it is a question that policies are asked.
+    ///
+    /// # Errors
+    /// The verb that is never asked of such an entity, with those that are, or a text or list over its bound.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        self.context.validate()?;
+        if self.verb.fits(self.what.kind) {
+            return Ok(());
+        }
+        let fitting = Verb::ALL.into_iter().filter(|verb| verb.fits(self.what.kind));
+        let fitting: Vec<&str> = fitting.map(Verb::as_str).collect();
+        let message = format!("no policy is ever asked to {} a {}", self.verb, self.what.kind);
+        Err(Rejection::new(Code::Malformed, message).with_hint(format!(
+            "Of a {}, ask: {}.",
+            self.what.kind,
+            fitting.join(", ")
+        )))
+    }
 }
 
 /// The answer.

@@ -76,7 +76,7 @@ codes! {
     /// No answer from the other side.
     Unreachable = "E0206", "cannot be reached", "No connection could be made. `daitn doctor` checks name resolution, UDP, the relay, the clock and the versions, and names what fails.";
     /// A policy forbids it.
-    PolicyForbids = "E0301", "forbidden by policy", "A policy of the owner forbids this use; the error names the determining policies, or says that none permits it. Ask the owner, or change the purpose, algorithm or protections.";
+    PolicyForbids = "E0301", "forbidden by policy", "A policy of the owner or of the domain forbids this use; the error names the determining policies, or says that none permits it. `daitn policy can` asks beforehand. Ask the owner or the operator, or change the purpose, algorithm or protections.";
     /// No feasible plan.
     Infeasible = "E0302", "infeasible", "No plan meets the request. The verdict names the binding constraints and the nearest request that would be feasible.";
     /// The plan was made from a state that has moved.
@@ -86,7 +86,7 @@ codes! {
     /// The job was stopped.
     Stopped = "E0401", "stopped on request", "Somebody with the right to do so stopped the job or deployment.";
     /// Too few sites answered.
-    QuorumMissed = "E0402", "too few sites answered", "Fewer sites than the quorum gave a valid update before the round's deadline, repeatedly. The job's record names each site and its reason.";
+    QuorumMissed = "E0402", "too few sites answered", "Fewer sites than the quorum gave a valid update before the round's deadline. The job's record names each site and its reason: `daitn job get JOB`. Nodes that are offline are started again; data that changed after it was described is published again by its owner (`daitn data publish`). Then plan again: `daitn job plan FILE`.";
     /// An update that is not admitted.
     UpdateRefused = "E0403", "update not admitted", "A site's update has a wrong shape, a wrong round, too many bytes or a number that is not finite, and was left out of the round; the others go on. The job's record names the site, and the log of its node has the rest.";
     /// An order of an older epoch.

@@ -130,10 +130,12 @@ fn shortened(path: &str) -> String {
     path.chars().take(PATH_CHARS_MAX).collect()
 }
 
-/// The name that is most like this one, if one is.
-fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+/// The name that is most like this one, if one is near enough to be meant.
+pub fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a String>) -> Option<&'a String> {
     let slips = |other: &&String| strsim::osa_distance(name, other);
-    let n_slips_max = (name.chars().count() / CHARS_PER_SLIP).max(1);
+    let n_chars = name.chars().count();
+    // A name of one character has nothing left of it after a slip.
+    let n_slips_max = (n_chars / CHARS_PER_SLIP).max(1).min(n_chars.saturating_sub(1));
     let of_a_length = among.filter(|other| name.len().max(other.len()) <= NAME_BYTES_MAX);
     of_a_length
         .min_by_key(slips)

@@ -151,7 +151,7 @@ impl PolicyError {
             ),
             Self::Schema { advice, .. } => advised(
                 advice,
-                "A policy can speak of principal, action, resource.{organisation, jurisdiction, kind, labels} and \
+                "An action is train, evaluate, discover, serve or query. A policy can speak of principal, action, resource.{organisation, jurisdiction, kind, labels} and \
                  context.{purpose, algorithm, protections, cohort, jurisdiction, recipients}.",
             ),
             Self::Slot { .. } => "Write the organisation or entity itself in place of the slot.".into(),

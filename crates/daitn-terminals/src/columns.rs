@@ -4,7 +4,7 @@
 use crate::{dataset::TaskKind, durable::blocking};
 use daitn_engine::{
     Table,
-    data::{self, DataError, Inspection, Kind},
+    data::{self, ColumnInspection, DataError, Inspection, Kind},
 };
 use daitn_messages::{
     ids::ArtifactId,
@@ -12,6 +12,7 @@ use daitn_messages::{
     rejection::{Code, Rejection},
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -59,11 +60,7 @@ impl Columns {
     /// Which column is missing, or not what it is declared to be.
     pub(crate) fn of(declared: Declared<'_>, inspection: &Inspection) -> Result<Self, Rejection> {
         let unusable = |message: String| Rejection::new(Code::DataUnusable, message);
-        let column = |name: &str| {
-            inspection
-                .column(name)
-                .ok_or_else(|| unusable(format!("the file has no column `{name}`")))
-        };
+        let column = |name: &str| inspection.named(name).map_err(Rejection::from);
         let target = column(declared.target)?;
         let features = if declared.features.is_empty() {
             let fit = inspection
@@ -83,22 +80,14 @@ impl Columns {
             }
             declared.features.to_vec()
         };
-        if target.n_missing > 0 {
+        if target.missing.n > 0 {
             return Err(unusable(format!(
-                "the column `{}`, which is to be predicted, has no value in {} rows",
-                declared.target, target.n_missing
+                "the column `{}`, which is to be predicted, has no value in {}",
+                declared.target, target.missing
             ))
             .with_hint("Fill in the values or leave the rows out: what is missing is never guessed."));
         }
-        let few_values = target
-            .distinct
-            .as_ref()
-            .is_some_and(|distinct| distinct.len() <= CLASSES_GUESSED_MAX);
-        let kind = declared.task.unwrap_or(match target.kind {
-            Kind::Text => TaskKind::Classification,
-            Kind::Integer if few_values => TaskKind::Classification,
-            Kind::Integer | Kind::Number => TaskKind::Regression,
-        });
+        let kind = declared.task.unwrap_or_else(|| guessed(target));
         let mut class_counts = Vec::new();
         let mut classes = Vec::new();
         if kind == TaskKind::Classification {
@@ -109,7 +98,7 @@ impl Columns {
                 ))
             })?;
             classes = if declared.classes.is_empty() {
-                may_be_told(declared.target, counts.keys())?;
+                may_be_told(target, counts)?;
                 in_order(counts.keys().cloned().collect())
             } else {
                 declared.classes.to_vec()
@@ -212,6 +201,32 @@ impl Columns {
     }
 }
 
+/// What a file offers where its owner says no more than what is predicted and, perhaps, its labels: what is predicted.
+///
+/// # Errors
+/// Why nothing can be offered, with the row where one is to blame.
+pub fn check_columns(target: &str, classes: &[String], inspection: &Inspection) -> Result<Task, Rejection> {
+    let declared = Declared {
+        features: &[],
+        target,
+        task: None,
+        classes,
+    };
+    Columns::of(declared, inspection).map(|columns| columns.task)
+}
+
+fn guessed(target: &ColumnInspection) -> TaskKind {
+    let few_values = target
+        .distinct
+        .as_ref()
+        .is_some_and(|distinct| distinct.len() <= CLASSES_GUESSED_MAX);
+    match target.kind {
+        Kind::Text => TaskKind::Classification,
+        Kind::Integer if few_values => TaskKind::Classification,
+        Kind::Integer | Kind::Number => TaskKind::Regression,
+    }
+}
+
 /// A whole-number target with at most this many values is taken for a class, unless the owner says otherwise.
 const CLASSES_GUESSED_MAX: usize = 100;
 
@@ -220,10 +235,10 @@ const NUMBERS_OF_TEN: usize = 9;
 
 /// Whether the values of a target may be published as its classes although the owner has not named them: labels tell
 /// nothing of anybody, measurements do.
-fn may_be_told<'a>(target: &str, values: impl ExactSizeIterator<Item = &'a String>) -> Result<(), Rejection> {
-    let n_values = values.len();
+fn may_be_told(target: &ColumnInspection, counts: &BTreeMap<String, u64>) -> Result<(), Rejection> {
+    let n_values = counts.len();
     let is_number = |value: &&String| value.trim().parse::<f64>().is_ok_and(f64::is_finite);
-    let n_numbers = values.filter(is_number).count();
+    let n_numbers = counts.keys().filter(is_number).count();
     let why = if n_values > CLASSES_GUESSED_MAX {
         format!("has {n_values} different values, which as classes would be told to everybody")
     } else if n_numbers < n_values && n_numbers * 10 >= n_values * NUMBERS_OF_TEN {
@@ -234,12 +249,15 @@ fn may_be_told<'a>(target: &str, values: impl ExactSizeIterator<Item = &'a Strin
     } else {
         return Ok(());
     };
-    Err(
-        Rejection::new(Code::DataUnusable, format!("the column `{target}` {why}")).with_hint(
-            "If it is a number, mend or leave out the rows in which it is none (`NA` for instance). If these are \
-             labels, name them in `classes` (`daitn data init --classes`).",
-        ),
-    )
+    let first = match target.first_text {
+        Some(row) => format!(", the first in row {row}"),
+        None => String::new(),
+    };
+    let hint = format!(
+        "If it is a number, mend or leave out the rows in which it is none (`NA` for instance{first}). If these are \
+         labels, name them in `classes` (`daitn data init --classes`)."
+    );
+    Err(Rejection::new(Code::DataUnusable, format!("the column `{}` {why}", target.name)).with_hint(hint))
 }
 
 fn rounded(n: u64) -> u64 {
@@ -424,9 +442,16 @@ mod tests {
             let refusal = columns(csv, OF_LABEL).unwrap_err();
             assert_eq!(refusal.code, Code::DataUnusable);
             assert!(refusal.hint.contains("--classes"), "{}", refusal.hint);
+            assert!(
+                !refusal.hint.contains("patient"),
+                "a value is told: {}",
+                refusal.hint
+            );
             refusal.message
         };
         let with_na = |n: u32| (0..n).map(|i| format!("{i}.5")).chain(["NA".to_owned()]);
+        let hint = columns(&file(&mut with_na(20)), OF_LABEL).unwrap_err().hint;
+        assert!(hint.contains("the first in row 22"), "{hint}");
         let message = refused(&file(&mut with_na(20)));
         assert!(message.contains("20 different numbers and 1 other"), "{message}");
         assert!(!message.contains("NA"), "a value is told: {message}");
@@ -491,8 +516,8 @@ mod tests {
         let csv = "a,half,odd,wide,\"b\u{7}\",label\n1,,nan,1e300,1,u\n2,4,1,1,2,v\n";
         assert_eq!(columns(csv, OF_LABEL).unwrap().features, ["a"]);
         for (name, why) in [
-            ("half", "no value in 1 rows"),
-            ("odd", "NaN or infinite in 1 rows"),
+            ("half", "no value in row"),
+            ("odd", "NaN or infinite in row 2"),
             ("wide", "3.4e38"),
             ("b\u{7}", "control"),
         ] {
@@ -517,15 +542,19 @@ mod tests {
             ..OF_LABEL
         };
         for (csv, task, why) in [
-            ("x,y\n1,2.5\n2,\n", None, "no value in 1 rows"),
+            ("x,y\n1,2.5\n2,\n", None, "no value in row"),
             (
                 "x,y\n1,u\n2,\n",
                 Some(TaskKind::Classification),
-                "no value in 1 rows",
+                "no value in row",
             ),
             ("x,y\n1,2.5\n2,nan\n", Some(TaskKind::Regression), "NaN"),
             ("x,y\n1,2.5\n2,1e300\n", Some(TaskKind::Regression), "3.4e38"),
-            ("x,y\n1,2.5\n2,much\n", Some(TaskKind::Regression), "text"),
+            (
+                "x,y\n1,2.5\n2,much\n",
+                Some(TaskKind::Regression),
+                "row 3 has a value that is no number",
+            ),
         ] {
             let error = columns(csv, of(task)).unwrap_err();
             assert!(error.message.contains(why), "{csv}: {error}");

@@ -79,6 +79,7 @@ pub use admin::{AdminAnswer, AdminRequest};
 pub use agent::AgentOptions;
 pub use aggregator::AggregatorOptions;
 pub use clock::Clock;
+pub use columns::check_columns;
 pub use compute::ComputeOptions;
 pub use dataset::{DatasetOptions, Facility, TaskKind};
 pub use host::HostOptions;

@@ -220,6 +220,8 @@ impl Center {
         let records = read_records(&store).await?;
         let core = Core::restore(core_config.clone(), &records, clock.now())?;
         drop(records);
+        // After a restart all members come at once, and strangers may have been waiting for that.
+        endpoint.acquaint(core.members());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(error.to_string()))?;
         let (text, _text_thread) = TextIndex::start().map_err(|error| StartError::Text(error.to_string()))?;

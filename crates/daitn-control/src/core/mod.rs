@@ -225,6 +225,12 @@ impl Core {
         }
     }
 
+    /// The keys of all members.
+    pub(crate) fn members(&self) -> impl Iterator<Item = NodeId> {
+        let nodes = self.nodes.by_id.values().filter(|node| !node.record.revoked);
+        nodes.map(|node| node.record.node)
+    }
+
     /// A node that is enrolled and not revoked.
     fn member(&self, node: NodeId) -> Result<&nodes::Node, Rejection> {
         self.nodes

@@ -280,7 +280,7 @@ fn no_circumstances() -> UseContext {
 
 impl Core {
     pub(super) fn can(&mut self, who: &Who, question: &PolicyQuestion) -> Result<Answer, Rejection> {
-        question.context.validate()?;
+        question.validate()?;
         let descriptor = self.visible(who, &question.what)?;
         // What gateways and deployments are told: queries and serving declare no circumstances.
         let text = self.models.newest_policy(&question.what);

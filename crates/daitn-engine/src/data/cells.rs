@@ -23,10 +23,7 @@ impl<'a> Selection<'a> {
             positions
                 .get(name)
                 .copied()
-                .ok_or_else(|| DataError::MissingColumn {
-                    name: shortened(name),
-                    n_columns: columns.len(),
-                })
+                .ok_or_else(|| DataError::missing_column(name, columns.iter()))
         };
         let features = spec
             .features

@@ -53,7 +53,7 @@ pub(super) fn inspect(file: impl Read) -> Result<Inspection, DataError> {
                 row: records.row,
                 column: position + 1,
             })?;
-            inspector.see(position, field.trim());
+            inspector.see(position, records.row, field.trim());
         }
     }
     inspector.finish(n_rows)
@@ -105,6 +105,16 @@ impl<R: Read> Records<R> {
                 column: position + 1,
             })?;
             names.push(name.trim().to_owned());
+        }
+        if let [only] = &names[..] {
+            // Nothing can be predicted from a single column: the fields are separated by something else.
+            let separators = [(';', "semicolons"), ('\t', "tabs"), ('|', "bars")];
+            if let Some((_, found)) = separators
+                .into_iter()
+                .find(|(separator, _)| only.contains(*separator))
+            {
+                return Err(DataError::Separator { found });
+            }
         }
         self.n_columns = Some(names.len());
         Ok(names)

@@ -1,6 +1,6 @@
 //! Why a file is not read.
 
-use super::{COLUMNS_MAX, FIELD_BYTES_MAX, ROW_BYTES_MAX, ROWS_MAX, TABLE_BYTES_MAX};
+use super::{COLUMNS_MAX, FIELD_BYTES_MAX, ROW_BYTES_MAX, ROWS_MAX, TABLE_BYTES_MAX, cells::shortened};
 use daitn_messages::rejection::{Code, Rejection};
 use std::io;
 
@@ -87,13 +87,21 @@ pub enum DataError {
         /// Its name, shortened.
         name: String,
     },
-    /// A column that the model needs.
-    #[error("there is no column `{name}` among the {n_columns} of the file")]
+    /// Fields of CSV that are not separated by commas.
+    #[error("the fields are separated by {found}, not by commas")]
+    Separator {
+        /// What separates them.
+        found: &'static str,
+    },
+    /// A column that is wanted.
+    #[error("the file has no column `{name}`{meant}; it has {columns}")]
     MissingColumn {
-        /// Its name.
+        /// Its name, shortened.
         name: String,
-        /// Columns of the file.
-        n_columns: usize,
+        /// The question whether the column that is nearest was meant; empty where none is near.
+        meant: String,
+        /// Columns of the file, the first of them.
+        columns: String,
     },
     /// A column of a kind that the model cannot use there.
     #[error("the column `{name}` holds {kind}, which cannot be used as {use_as}")]
@@ -153,7 +161,31 @@ pub enum DataError {
     },
 }
 
+/// Columns that are named where one is missing.
+const NAMED_MAX: usize = 20;
+
 impl DataError {
+    /// That none of these columns has this name.
+    pub(super) fn missing_column<'a>(
+        name: &str,
+        columns: impl ExactSizeIterator<Item = &'a String> + Clone,
+    ) -> Self {
+        let like = daitn_messages::written::nearest(name, columns.clone());
+        let more = columns.len().saturating_sub(NAMED_MAX);
+        let named: Vec<String> = columns.take(NAMED_MAX).map(|column| shortened(column)).collect();
+        let and_more = match more {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Self::MissingColumn {
+            name: shortened(name),
+            meant: like.map_or(String::new(), |like| {
+                format!(" (did you mean `{}`?)", shortened(like))
+            }),
+            columns: format!("{}{and_more}", named.join(", ")),
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -189,10 +221,10 @@ impl DataError {
             }
             Self::Nul { .. } | Self::NotUtf8 { .. } => "save the file as UTF-8 text",
             Self::UnnamedColumn { .. } | Self::DuplicateColumn { .. } => "give each column a name of its own",
-            Self::MissingColumn { .. } => {
-                "rename the column in the file, or change the request; a file whose fields are separated by \
-                 semicolons or tabs has a single column: save it with commas"
+            Self::Separator { .. } => {
+                "save the file with commas between the fields and points in the numbers, or as Parquet"
             }
+            Self::MissingColumn { .. } => "correct the name, or rename the column in the file",
             Self::ColumnKind { .. } => "turn the column into numbers, or leave it out of the features",
             Self::MissingValue { .. } => {
                 "fill in the value or leave the row out: what is missing is never guessed"

@@ -1,7 +1,7 @@
 //! What a file holds: for describing a dataset before anybody asks for it.
 
 use super::{DataError, ROWS_MAX, cells};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// Most distinct values of a column that are kept: the most classes that a task may have.
 pub const DISTINCT_MAX: usize = daitn_messages::limits::CLASSES_MAX;
@@ -31,13 +31,42 @@ pub struct ColumnInspection {
     /// What its values are; text where there are none, or where not all are finite.
     pub kind: Kind,
     /// Numbers that are none: NaN and infinities, where all values are written as numbers.
-    pub n_not_finite: u64,
+    pub not_finite: Rows,
     /// Empty fields and nulls.
-    pub n_missing: u64,
+    pub missing: Rows,
+    /// The first row whose value is no number.
+    pub first_text: Option<u64>,
     /// Smallest and largest value of numbers.
     pub range: Option<(f64, f64)>,
     /// Each value and how often it occurs, sorted as text; `None` beyond [`DISTINCT_MAX`] or where values are long.
     pub distinct: Option<BTreeMap<String, u64>>,
+}
+
+/// Rows of which the same is to be said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// How many.
+    pub n: u64,
+    /// The first, counted as [`DataError`] does; 0 where there is none.
+    pub first: u64,
+}
+
+impl Rows {
+    fn add(&mut self, row: u64) {
+        if self.n == 0 {
+            self.first = row;
+        }
+        self.n += 1;
+    }
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.n {
+            1 => write!(f, "row {}", self.first),
+            n => write!(f, "{n} rows, the first of them row {}", self.first),
+        }
+    }
 }
 
 /// What was seen of a file.
@@ -55,12 +84,12 @@ impl ColumnInspection {
     pub fn unfit(&self) -> Option<Unfit> {
         if self.name.chars().any(char::is_control) {
             Some(Unfit::Name)
-        } else if self.n_not_finite > 0 {
-            Some(Unfit::NotFinite(self.n_not_finite))
+        } else if self.not_finite.n > 0 {
+            Some(Unfit::NotFinite(self.not_finite))
         } else if self.kind == Kind::Text {
-            Some(Unfit::Text)
-        } else if self.n_missing > 0 {
-            Some(Unfit::Missing(self.n_missing))
+            Some(self.first_text.map_or(Unfit::Empty, Unfit::Text))
+        } else if self.missing.n > 0 {
+            Some(Unfit::Missing(self.missing))
         } else if self
             .range
             .is_some_and(|(low, high)| low.abs().max(high.abs()) > f64::from(f32::MAX))
@@ -79,14 +108,17 @@ pub enum Unfit {
     #[error("its name has control characters")]
     Name,
     /// NaN or infinities.
-    #[error("NaN or infinite in {0} rows")]
-    NotFinite(u64),
-    /// Not numbers, or nothing.
-    #[error("text, or no values")]
-    Text,
+    #[error("NaN or infinite in {0}")]
+    NotFinite(Rows),
+    /// Not numbers, from this row on.
+    #[error("row {0} has a value that is no number")]
+    Text(u64),
+    /// Nothing at all.
+    #[error("no row has a value")]
+    Empty,
     /// Empty fields.
-    #[error("no value in {0} rows")]
-    Missing(u64),
+    #[error("no value in {0}")]
+    Missing(Rows),
     /// Beyond single precision.
     #[error("numbers beyond 3.4e38")]
     TooLarge,
@@ -97,6 +129,15 @@ impl Inspection {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&ColumnInspection> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The column of this name.
+    ///
+    /// # Errors
+    /// That there is none, with the names that there are.
+    pub fn named(&self, name: &str) -> Result<&ColumnInspection, DataError> {
+        self.column(name)
+            .ok_or_else(|| DataError::missing_column(name, self.columns.iter().map(|column| &column.name)))
     }
 }
 
@@ -110,10 +151,10 @@ pub(super) struct Inspector {
 struct Column {
     name: String,
     all_integers: bool,
-    all_numbers: bool,
-    n_not_finite: u64,
+    not_finite: Rows,
     n_values: u64,
-    n_missing: u64,
+    missing: Rows,
+    first_text: Option<u64>,
     range: Option<(f64, f64)>,
     distinct: Option<BTreeMap<String, u64>>,
 }
@@ -125,10 +166,10 @@ impl Inspector {
         let columns = names.into_iter().map(|name| Column {
             name,
             all_integers: true,
-            all_numbers: true,
-            n_not_finite: 0,
+            not_finite: Rows::default(),
             n_values: 0,
-            n_missing: 0,
+            missing: Rows::default(),
+            first_text: None,
             range: None,
             distinct: Some(BTreeMap::new()),
         });
@@ -138,23 +179,23 @@ impl Inspector {
         })
     }
 
-    /// One value of a column; empty where there is none.
-    pub(super) fn see(&mut self, position: usize, text: &str) {
+    /// The value of a column in a row; empty where there is none.
+    pub(super) fn see(&mut self, position: usize, row: u64, text: &str) {
         let column = &mut self.columns[position];
         if text.is_empty() {
-            column.n_missing += 1;
+            column.missing.add(row);
             return;
         }
         column.n_values += 1;
-        if column.all_numbers {
+        if column.first_text.is_none() {
             match text.parse::<f64>() {
-                Ok(value) if !value.is_finite() => column.n_not_finite += 1,
+                Ok(value) if !value.is_finite() => column.not_finite.add(row),
                 Ok(value) => {
                     let (low, high) = column.range.unwrap_or((value, value));
                     column.range = Some((low.min(value), high.max(value)));
                     column.all_integers = column.all_integers && text.parse::<i64>().is_ok();
                 }
-                Err(_) => column.all_numbers = false,
+                Err(_) => column.first_text = Some(row),
             }
         }
         self.count(position, text);
@@ -191,12 +232,11 @@ impl Inspector {
             return Err(DataError::TooManyRows);
         }
         let columns = self.columns.into_iter().map(|column| {
-            let n_not_finite = if column.all_numbers {
-                column.n_not_finite
-            } else {
-                0
+            let not_finite = match column.first_text {
+                None => column.not_finite,
+                Some(_) => Rows::default(),
             };
-            let finite = column.n_values > 0 && column.all_numbers && n_not_finite == 0;
+            let finite = column.n_values > 0 && column.first_text.is_none() && not_finite.n == 0;
             let kind = match (finite, column.all_integers) {
                 (true, true) => Kind::Integer,
                 (true, false) => Kind::Number,
@@ -206,8 +246,9 @@ impl Inspector {
             ColumnInspection {
                 name: column.name,
                 kind,
-                n_not_finite,
-                n_missing: column.n_missing,
+                not_finite,
+                missing: column.missing,
+                first_text: column.first_text,
                 range,
                 distinct: column.distinct,
             }

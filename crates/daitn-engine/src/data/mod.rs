@@ -10,7 +10,7 @@ mod inspection;
 mod parquet;
 
 pub use error::DataError;
-pub use inspection::{ColumnInspection, DISTINCT_MAX, Inspection, Kind, Unfit};
+pub use inspection::{ColumnInspection, DISTINCT_MAX, Inspection, Kind, Rows, Unfit};
 
 use crate::Table;
 use daitn_messages::{learning::ModelSpec, limits::FEATURES_MAX};

@@ -163,7 +163,7 @@ fn an_inspection_tells_kinds_and_labels() {
         assert_eq!((inspection.n_rows, inspection.columns.len()), (1797, 65));
         let label = inspection.column("label").unwrap();
         assert_eq!(
-            (label.kind, label.n_missing, label.range),
+            (label.kind, label.missing.n, label.range),
             (Kind::Integer, 0, Some((0.0, 9.0)))
         );
         let counts: Vec<u64> = label.distinct.as_ref().unwrap().values().copied().collect();
@@ -177,7 +177,7 @@ fn an_inspection_tells_kinds_and_labels() {
         .collect();
     std::fs::write(&path, format!("id,real,empty,flag\n{rows}")).unwrap();
     let inspection = data::inspect(&path).unwrap();
-    let kinds: Vec<_> = inspection.columns.iter().map(|c| (c.kind, c.n_missing)).collect();
+    let kinds: Vec<_> = inspection.columns.iter().map(|c| (c.kind, c.missing.n)).collect();
     assert_eq!(
         kinds,
         [
@@ -197,8 +197,37 @@ fn an_inspection_tells_kinds_and_labels() {
         1666
     );
     let flat = data::inspect(&file("flat-v2.parquet")).unwrap();
-    assert_eq!(flat.column("gap").unwrap().n_missing, 1);
+    assert_eq!(flat.column("gap").unwrap().missing.n, 1);
     assert_eq!(flat.column("name").unwrap().distinct.as_ref().unwrap()["ja"], 3);
+}
+
+/// A spreadsheet shows row 3 where this says row 3.
+#[test]
+fn what_keeps_a_column_from_being_a_feature_is_told_with_its_first_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.csv");
+    std::fs::write(&path, "gap,gaps,word,odd,none\n1,,1,1,\n,,NA,inf,\n3,3,x,nan,\n").unwrap();
+    let inspection = data::inspect(&path).unwrap();
+    let told: Vec<String> = inspection
+        .columns
+        .iter()
+        .map(|column| column.unfit().unwrap().to_string())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "no value in row 3",
+            "no value in 2 rows, the first of them row 2",
+            "row 3 has a value that is no number",
+            "NaN or infinite in 2 rows, the first of them row 3",
+            "no row has a value",
+        ]
+    );
+    let error = inspection.named("gapps").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the file has no column `gapps` (did you mean `gaps`?); it has gap, gaps, word, odd, none"
+    );
 }
 
 proptest! {

@@ -202,6 +202,24 @@ async fn a_stranger_gets_little_room_until_it_is_welcomed() {
         refused(ask(&second, server.node(), &long).await),
         Refusal::TooLarge
     );
+    // Now the second has the place. Who was welcomed once is let in all the same, also by another endpoint that was told
+    // of it, and is a stranger again until it is welcomed.
+    first.shutdown(PLENTY).await;
+    let again = endpoint(2).await;
+    introduce(&server, &again);
+    assert!(ask(&again, server.node(), "hello").await.is_ok());
+    assert_eq!(
+        refused(ask(&again, server.node(), &long).await),
+        Refusal::TooLarge
+    );
+    let third = endpoint(4).await;
+    introduce(&server, &third);
+    assert_eq!(
+        refused(ask(&third, server.node(), "hello").await),
+        Refusal::Overloaded
+    );
+    server.acquaint([third.node()]);
+    assert!(ask(&third, server.node(), "hello").await.is_ok());
 }
 
 #[tokio::test]

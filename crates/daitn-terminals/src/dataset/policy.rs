@@ -82,8 +82,12 @@ impl OwnPolicy {
         if let Some((_, rules)) = parsed().as_ref().filter(|(known, _)| *known == hash) {
             return Ok(rules.clone());
         }
-        let rules = PolicySet::parse(&text)
-            .map_err(|error| Rejection::new(Code::PolicyInvalid, format!("the owner's policy: {error}")))?;
+        let rules = PolicySet::parse(&text).map_err(|error| {
+            let rejection = Rejection::from(error);
+            // Its lines are counted from its own first one, wherever it stands in a file.
+            let message = format!("in the text of the owner's policy, {}", rejection.message);
+            Rejection { message, ..rejection }
+        })?;
         let rules = Arc::new(rules);
         *parsed() = Some((hash, rules.clone()));
         Ok(rules)

@@ -3,7 +3,7 @@
 use super::{App, entity, jurisdiction, parsed};
 use crate::{
     failure::{Ending, Exit, Failure},
-    files::read_text,
+    files::{absolute, read_text},
     output::Shown,
     paint::Paint,
     views::{Answered, Done},
@@ -13,9 +13,23 @@ use daitn_messages::{
     ids::{EntityId, EntityKind, OrganisationId},
     operation::Operation,
     policy::{PolicyAnswer, PolicyQuestion, UseContext, Verb},
+    rejection::{Code, Rejection},
 };
+use daitn_terminals::{TerminalOptions, load_terminal};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// What a policy sees as `context.algorithm`: how updates are combined, or that the model travels.
+const ALGORITHMS: [&str; 8] = [
+    "fed-avg",
+    "fed-prox",
+    "fed-avg-m",
+    "fed-adagrad",
+    "fed-adam",
+    "fed-yogi",
+    "scaffold",
+    "itinerary",
+];
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -39,7 +53,7 @@ pub(crate) enum Command {
         /// train, evaluate, discover, serve or query
         #[arg(value_parser = verb)]
         verb: Verb,
-        /// With which entity: `dataset:st-mary/digits`; to train, or to query a model, `st-mary/digits` is enough
+        /// With which entity: `dataset:st-mary/digits`; `st-mary/digits` is enough where the verb says of which kind
         what: String,
         #[command(flatten)]
         circumstances: Circumstances,
@@ -49,7 +63,7 @@ pub(crate) enum Command {
 /// A policy on this machine.
 #[derive(Debug, Args)]
 pub(crate) struct TestArguments {
-    /// A file in Cedar
+    /// A file in Cedar, or the description of a dataset (TOML) that holds or names one
     file: PathBuf,
     /// The organisation that wants to do it
     #[arg(long, requires = "what", value_name = "NAME")]
@@ -59,10 +73,10 @@ pub(crate) struct TestArguments {
     verb: Verb,
     /// With which entity
     #[arg(long, requires = "who", value_name = "ENTITY")]
-    what: Option<EntityId>,
-    /// The law that the entity is under
-    #[arg(long, default_value = "DE", value_name = "CODE", value_parser = jurisdiction)]
-    under: String,
+    what: Option<String>,
+    /// The law that the entity is under; without it that of the description, else DE
+    #[arg(long, value_name = "CODE", value_parser = jurisdiction)]
+    under: Option<String>,
     #[command(flatten)]
     circumstances: Circumstances,
 }
@@ -74,8 +88,8 @@ pub(crate) struct Circumstances {
     /// What for
     #[arg(long, default_value = "research", value_name = "WORD")]
     purpose: String,
-    /// A strategy, or `itinerary`
-    #[arg(long, default_value = "fed-avg", value_name = "NAME")]
+    /// A strategy, or `itinerary` where weights go from site to site
+    #[arg(long, default_value = "fed-avg", value_name = "NAME", value_parser = ALGORITHMS)]
     algorithm: String,
     /// Protections in force
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
@@ -118,9 +132,8 @@ impl Circumstances {
 
 /// What is named; the verb may say of which kind it is.
 fn named(verb: Verb, what: &str) -> Result<EntityId, Failure> {
-    match verb {
-        Verb::Train => entity(what, EntityKind::Dataset),
-        Verb::Query => entity(what, EntityKind::Model),
+    match EntityKind::ALL.into_iter().find(|kind| verb.fits(*kind)) {
+        Some(kind) if verb != Verb::Discover => entity(what, kind),
         _ => parsed(what),
     }
 }
@@ -170,25 +183,43 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
 }
 
 fn test(app: &App, arguments: TestArguments) -> Ending {
-    let text = read_text(&arguments.file)?;
+    let (text, under) = policy_of(&arguments.file)?;
     let policies = daitn_policy::PolicySet::parse(&text).map_err(|error| {
-        let path = arguments.file.display();
-        Failure {
-            exit: Exit::Usage,
-            ..Failure::new(
-                daitn_messages::rejection::Code::PolicyInvalid,
-                format!("{path}: {error}"),
-            )
-        }
+        let message = format!("{}: in the policy, {error}", arguments.file.display());
+        let rejection = Rejection::new(Code::PolicyInvalid, message).with_hint(error.remedy());
+        Failure::from(rejection).into_usage()
     })?;
     let (Some(who), Some(what)) = (arguments.who, arguments.what) else {
         app.output
             .show(&Done::new("is a valid policy", &arguments.file.display()))?;
         return Ok(Exit::Done);
     };
-    let facts = daitn_policy::ResourceFacts::new(&what, &arguments.under);
+    let what = named(arguments.verb, &what)?;
+    let under = arguments.under.or(under).unwrap_or_else(|| "DE".to_owned());
+    let facts = daitn_policy::ResourceFacts::new(&what, &under);
     let question = arguments.circumstances.question(who, arguments.verb, what);
+    question
+        .validate()
+        .map_err(|rejection| Failure::from(rejection).into_usage())?;
     answered(app, &question, policies.answer(&question, &facts))
+}
+
+/// The policy in a file and, where the file is a dataset's description, the law that this is under.
+fn policy_of(file: &Path) -> Result<(String, Option<String>), Failure> {
+    if file.extension().is_none_or(|extension| extension != "toml") {
+        return Ok((read_text(file)?, None));
+    }
+    let options = load_terminal(&absolute(file)?).map_err(|error| Failure::usage(error.to_string()))?;
+    let TerminalOptions::Dataset(dataset) = options else {
+        let message = format!("describes a {}, which has no policy of its own", options.kind());
+        return Err(Failure::file(file, message));
+    };
+    let text = match (dataset.policy, dataset.policy_file) {
+        (Some(text), _) => text,
+        (None, Some(path)) => read_text(&path)?,
+        (None, None) => return Err(Failure::file(file, "has neither `policy` nor `policy_file`")),
+    };
+    Ok((text, Some(dataset.jurisdiction)))
 }
 
 fn answered(app: &App, question: &PolicyQuestion, answer: PolicyAnswer) -> Ending {

@@ -330,7 +330,7 @@ async fn plan(network: &Network, narrator: &mut Narrator, digits: &Digits) -> Re
     let Verdict::Feasible { plan } = verdict else {
         return Err(Failure::internal("a verdict is neither feasible nor infeasible"));
     };
-    narrator.tell(Given(Verdict::Feasible { plan: plan.clone() }).human(narrator.paint(), false));
+    narrator.tell(Given::plan(Plan::clone(&plan)).human(narrator.paint(), false));
     Ok(*plan)
 }
 

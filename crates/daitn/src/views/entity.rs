@@ -93,10 +93,31 @@ fn columns(names: &[String]) -> String {
 }
 
 fn target(dataset: &DatasetBody) -> String {
-    match &dataset.task {
-        Task::Classification { classes } => format!("{} ({} classes)", dataset.target, classes.len()),
-        Task::Regression => format!("{} (a number)", dataset.target),
+    target_of(&dataset.target, &dataset.task)
+}
+
+/// What is predicted, and what it is.
+pub(crate) fn target_of(target: &str, task: &Task) -> String {
+    match task {
+        Task::Classification { classes } => format!("{target} ({} classes)", classes.len()),
+        Task::Regression => format!("{target} (a number)"),
     }
+}
+
+/// Names that are listed unless all are asked for.
+const LISTED_MAX: usize = 20;
+
+/// The names, wrapped; only the first where they are many, unless all are asked for.
+fn listed(names: &[String], wide: bool) -> String {
+    let more = names.len().saturating_sub(LISTED_MAX);
+    if wide || more == 0 {
+        return wrapped(&names.join(", "), PROSE_WIDTH);
+    }
+    let first = names[..LISTED_MAX].join(", ");
+    wrapped(
+        &format!("{first} and {more} more: -o wide shows them"),
+        PROSE_WIDTH,
+    )
 }
 
 /// One card in full. JSON holds the descriptor and, for a dataset, its Croissant document.
@@ -164,13 +185,8 @@ impl Shown for Card {
 }
 
 fn dataset_part(paint: Paint, dataset: &DatasetBody, wide: bool) -> String {
-    let features = if wide {
-        dataset.features.join(", ")
-    } else {
-        columns(&dataset.features)
-    };
     let mut pairs = vec![
-        ("Features", features),
+        ("Features", listed(&dataset.features, wide)),
         ("Target", target(dataset)),
         ("Records", format!("about {}", count(dataset.records))),
         ("Licence", dataset.license.clone()),
@@ -178,6 +194,9 @@ fn dataset_part(paint: Paint, dataset: &DatasetBody, wide: bool) -> String {
         ("Data version", dataset.data_version.clone()),
         ("Schema", dataset.schema_fingerprint.short()),
     ];
+    if let Task::Classification { classes } = &dataset.task {
+        pairs.insert(2, ("Classes", listed(classes, wide)));
+    }
     if !dataset.usage.is_empty() {
         pairs.push(("Use", dataset.usage.clone()));
     }

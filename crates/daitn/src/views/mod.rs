@@ -8,7 +8,7 @@ mod model;
 mod verdict;
 
 pub(crate) use decision::{Answered, Decision};
-pub(crate) use entity::{Card, Hits, described, label_bars};
+pub(crate) use entity::{Card, Hits, described, label_bars, target_of};
 pub(crate) use job::{Job, phase_word, phases, total_ms};
 pub(crate) use model::{Deployed, Model, Models};
 pub(crate) use verdict::Given;

@@ -13,26 +13,53 @@ use daitn_messages::{
     request::TrainingRequest,
 };
 use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// A verdict.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Given(pub(crate) Verdict);
+pub(crate) struct Given {
+    verdict: Verdict,
+    /// The request that it answers: what would be feasible is shown by how it differs.
+    #[serde(skip)]
+    asked: Option<TrainingRequest>,
+}
+
+impl Given {
+    /// The answer to a request.
+    pub(crate) fn answer(verdict: Verdict, asked: TrainingRequest) -> Self {
+        let asked = Some(asked);
+        Self { verdict, asked }
+    }
+
+    /// A plan, for people to look at.
+    pub(crate) fn plan(plan: Plan) -> Self {
+        let plan = Box::new(plan);
+        Self {
+            verdict: Verdict::Feasible { plan },
+            asked: None,
+        }
+    }
+}
 
 impl Shown for Given {
     fn human(&self, paint: Paint, wide: bool) -> String {
-        match &self.0 {
+        match &self.verdict {
             Verdict::Feasible { plan } => feasible(paint, plan, wide),
             Verdict::Infeasible {
                 binding,
                 nearest,
                 excluded,
                 ..
-            } => infeasible(paint, binding, nearest.as_deref(), excluded),
+            } => {
+                let nearest = nearest.as_deref().map(|nearest| (nearest, self.asked.as_ref()));
+                infeasible(paint, binding, nearest, excluded)
+            }
         }
     }
     fn names(&self) -> Vec<String> {
-        match &self.0 {
+        match &self.verdict {
             Verdict::Feasible { plan } => vec![plan.id.to_string()],
             Verdict::Infeasible { .. } => Vec::new(),
         }
@@ -250,7 +277,7 @@ fn gates(request: &TrainingRequest, n_units: usize) -> String {
 fn infeasible(
     paint: Paint,
     binding: &[Constraint],
-    nearest: Option<&TrainingRequest>,
+    nearest: Option<(&TrainingRequest, Option<&TrainingRequest>)>,
     excluded: &[Exclusion],
 ) -> String {
     let mut parts = vec![format!(
@@ -274,13 +301,83 @@ fn infeasible(
             &excluded_table(paint, excluded),
         ));
     }
-    if let Some(nearest) = nearest {
-        let text = toml::to_string(nearest).unwrap_or_default();
-        parts.push(section(
+    match nearest {
+        Some((nearest, Some(asked))) => parts.push(section(
+            paint,
+            "Feasible would be the same request with",
+            &differences(nearest, asked),
+        )),
+        Some((nearest, None)) => parts.push(section(
             paint,
             "The nearest request that would be feasible",
-            text.trim_end(),
-        ));
+            toml::to_string(nearest).unwrap_or_default().trim_end(),
+        )),
+        None => {}
     }
     parts.join("\n\n")
+}
+
+/// Each field of a request that is another than in the one that was asked, as it is written in a file.
+fn differences(request: &TrainingRequest, asked: &TrainingRequest) -> String {
+    fn walk(path: &str, new: &Value, old: &Value, lines: &mut Vec<String>) {
+        if new == old {
+            return;
+        }
+        if let (Value::Object(new), Value::Object(old)) = (new, old) {
+            let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+            for name in names {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                let of = |fields: &Map<String, Value>| fields.get(name).cloned().unwrap_or(Value::Null);
+                walk(&path, &of(new), &of(old), lines);
+            }
+            return;
+        }
+        let shown = |value: &Value| match value {
+            Value::Null => "none".to_owned(),
+            value => value.to_string(),
+        };
+        lines.push(match new {
+            Value::Null => format!("no {path}  # asked: {}", shown(old)),
+            new => format!("{path} = {new}  # asked: {}", shown(old)),
+        });
+    }
+    let mut lines = Vec::new();
+    walk("", &json!(request), &json!(asked), &mut lines);
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_feasible_is_told_by_how_it_differs() {
+        let request = |changed: &[(&str, Value)]| -> TrainingRequest {
+            let mut request = json!({
+                "model": "digits", "organisation": "lab", "jurisdiction": "DE", "purpose": "research",
+                "architecture": {"kind": "linear"}, "features": ["x"], "target": "y",
+                "task": {"kind": "regression"},
+                "training": {"rounds": 30, "local": {"epochs": 1, "batch_size": 8, "learning_rate": 0.5, "seed": 7}},
+                "verification": {"metric": "rmse", "target": 1.0, "required": 1},
+            });
+            for (pointer, value) in changed {
+                let (at, name) = pointer.rsplit_once('/').unwrap();
+                request.pointer_mut(at).unwrap()[name] = value.clone();
+            }
+            serde_json::from_value(request).unwrap()
+        };
+        let asked = request(&[("/training/quorum", json!(4))]);
+        let nearest = request(&[("/training/rounds", json!(12)), ("/purpose", json!("care"))]);
+        assert_eq!(
+            differences(&nearest, &asked),
+            "purpose = \"care\"  # asked: \"research\"\n\
+             no training.quorum  # asked: 4\n\
+             training.rounds = 12  # asked: 30"
+        );
+        assert_eq!(differences(&asked, &asked), "");
+    }
 }

@@ -9,6 +9,7 @@
 mod attaching;
 mod contract;
 mod demo;
+mod describing;
 mod faults;
 mod jobs;
 mod joining;

@@ -127,62 +127,56 @@ fn a_description_without_a_policy_or_with_a_broken_one_is_refused() {
     }
 }
 
+/// A description is asked as its node will ask it; what no node or center ever asks is no question.
 #[test]
-fn columns_that_no_model_can_be_fed_from_are_left_aside_and_publishing_checks_the_data() {
-    let mut lab = Lab::start();
-    let data = lab.write(
-        "odd.csv",
-        "age,note,gap,rate,\"b\u{7}\",sick\n40,x,,nan,1,yes\n50,y,2,1,2,no\n60,z,3,2,3,no\n",
-    );
-    let file = lab.path("odd.toml");
-    let init = [
+fn a_description_is_asked_on_this_machine() {
+    let lab = Lab::start();
+    let data = lab.write("d.csv", &rows(0..50));
+    lab.run(&[
         "data",
         "init",
         data.to_str().unwrap(),
-        "--file",
-        file.to_str().unwrap(),
         "--name",
-        "odd",
+        "d",
         "--target",
-        "sick",
+        "label",
         "--jurisdiction",
-        "DE",
+        "FR",
         "--creator",
         "owner",
-    ];
-    let made = lab.json(&init).data();
-    let aside: Vec<(&str, &str)> = made["left_aside"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|left| (left["column"].as_str().unwrap(), left["why"].as_str().unwrap()))
-        .collect();
-    assert_eq!(
-        aside,
-        [
-            ("note", "text, or no values"),
-            ("gap", "no value in 1 rows"),
-            ("rate", "NaN or infinite in 1 rows"),
-            ("b\u{7}", "its name has control characters"),
-        ]
-    );
-    let text = std::fs::read_to_string(&file).unwrap();
-    assert!(
-        text.contains("features = [\"age\"]") && !text.contains('\u{7}'),
-        "{text}"
-    );
+        "--forbid-purpose",
+        "marketing",
+        "--cohort-min",
+        "2",
+    ])
+    .ok();
+    let ask = |more: &[&str]| {
+        let question = ["policy", "test", "d.toml", "--who", "lab"];
+        lab.json(&[&question[..], more].concat())
+    };
+    ask(&["--what", "owner/d", "--cohort", "2"]).ok();
+    for refused in [
+        &["--what", "owner/d", "--cohort", "1"][..],
+        &["--what", "owner/d", "--cohort", "2", "--purpose", "marketing"],
+    ] {
+        assert_eq!(ask(refused).code, 1, "{refused:?}");
+    }
+    let verb = ask(&["--verb", "query", "--what", "dataset:owner/d"]);
+    assert_eq!((verb.code, &verb.error()["code"]), (2, &json!("E0101")));
+    assert_eq!(verb.error()["hint"], "Of a dataset, ask: train, discover.");
+    assert_eq!(ask(&["--what", "owner/d", "--algorithm", "fed-avrg"]).code, 2);
 
-    // A node that does not run: what it would refuse is refused now, and nothing is left in its directory.
-    drop(lab.node("owner"));
-    std::fs::write(&file, text.replace("[\"age\"]", "[\"age\", \"gap\"]")).unwrap();
-    let publish = ["data", "publish", file.to_str().unwrap(), "--node-dir", "owner"];
-    let refused = lab.json(&publish).error();
-    assert!(
-        refused["message"].as_str().unwrap().contains("`gap`"),
-        "{refused}"
+    let text = std::fs::read_to_string(lab.path("d.toml")).unwrap();
+    let wrong = text.replace(
+        "permit (",
+        "permit (principal, action == Action::\"look\", resource);\npermit (",
     );
-    let terminals = std::fs::read_dir(lab.path("owner/terminals")).map_or(0, Iterator::count);
-    assert_eq!(terminals, 0);
-    std::fs::write(&file, text).unwrap();
-    lab.run(&publish).ok();
+    lab.write("d.toml", &wrong);
+    let error = lab.json(&["policy", "test", "d.toml"]).error();
+    assert_eq!(error["code"], "E0304");
+    let hint = error["hint"].as_str().unwrap();
+    assert!(
+        hint.contains("train, evaluate, discover, serve or query"),
+        "{hint}"
+    );
 }

@@ -108,14 +108,14 @@ pub(super) fn inspect(file: File) -> Result<Inspection, DataError> {
                 };
                 source.each(group, place, "a described column", |row, cell| {
                     match cell {
-                        Cell::Number(value) => inspector.see(column, &value.to_string()),
-                        Cell::Missing => inspector.see(column, ""),
+                        Cell::Number(value) => inspector.see(column, row, &value.to_string()),
+                        Cell::Missing => inspector.see(column, row, ""),
                         Cell::Text(bytes) => {
                             let text = std::str::from_utf8(bytes).map_err(|_| DataError::NotUtf8 {
                                 row,
                                 column: column + 1,
                             })?;
-                            inspector.see(column, text.trim());
+                            inspector.see(column, row, text.trim());
                         }
                     }
                     Ok(())

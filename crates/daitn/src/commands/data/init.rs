@@ -8,14 +8,16 @@ use crate::{
     output::Shown,
     paint::Paint,
     render::counted,
+    views::target_of,
 };
 use clap::Args;
 use daitn_engine::data::{Inspection, Kind, inspect};
 use daitn_messages::{
     ids::{OrganisationId, Slug},
-    rejection::Code,
+    rejection::{Code, Rejection},
 };
 use daitn_policy::OwnerPolicy;
+use daitn_terminals::check_columns;
 use serde::Serialize;
 use std::{
     fmt::Write,
@@ -93,15 +95,14 @@ pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
     // What is not there is told as everywhere, before anything is made of it.
     let data = absolute(&arguments.path)?;
     let inspection = inspect(&data).map_err(|error| {
-        let message = format!("{}: {error}", arguments.path.display());
-        Failure {
-            exit: Exit::Usage,
-            ..Failure::new(Code::DataUnusable, message)
-        }
-        .hint(error.remedy())
+        let rejection = Rejection::from(error);
+        let message = format!("{}: {}", arguments.path.display(), rejection.message);
+        Failure::from(Rejection { message, ..rejection }).into_usage()
     })?;
     let name = name(arguments)?;
     let target = target(arguments, &inspection)?;
+    let task = check_columns(&target, &arguments.classes, &inspection)
+        .map_err(|rejection| Failure::from(rejection).into_usage())?;
     let file = arguments
         .file
         .clone()
@@ -119,6 +120,10 @@ pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
         app.output
             .say(format!("Left aside: {}: {}", left.shown(), left.why));
     }
+    if !left_aside.is_empty() {
+        let again = "To keep such a column, mend or leave out these rows, and run this again with --force.";
+        app.output.say(again);
+    }
     app.output.say(format!(
         "{}, {}. Read the policy in {shown}, then:\n  daitn data validate {shown}\n  daitn data preview {shown} --organisation NAME",
         counted(inspection.n_rows, "record"),
@@ -127,6 +132,7 @@ pub(crate) fn run(app: &App, arguments: &Arguments) -> Ending {
     app.output.show(&Written {
         file,
         name,
+        predicts: target_of(&target, &task),
         target,
         n_rows: inspection.n_rows,
         left_aside,
@@ -154,17 +160,19 @@ fn name(arguments: &Arguments) -> Result<Slug, Failure> {
 
 fn target(arguments: &Arguments, inspection: &Inspection) -> Result<String, Failure> {
     if let Some(target) = &arguments.target {
-        return match inspection.column(target) {
-            Some(column) if column.name.chars().any(char::is_control) => Err(Failure::usage(
+        let column = inspection
+            .named(target)
+            .map_err(|error| Failure::from(Rejection::from(error)).into_usage())?;
+        if column.name.chars().any(char::is_control) {
+            return Err(Failure::usage(
                 "the name of the column to predict has control characters: rename it in the file",
-            )),
-            Some(column) => Ok(column.name.clone()),
-            None => Err(Failure::usage(format!("the file has no column `{target}`"))),
-        };
+            ));
+        }
+        return Ok(column.name.clone());
     }
     let could_be = |column: &&daitn_engine::data::ColumnInspection| {
         column.kind != Kind::Number
-            && column.n_not_finite == 0
+            && column.not_finite.n == 0
             && !column.name.chars().any(char::is_control)
             && column
                 .distinct
@@ -300,6 +308,8 @@ struct Written {
     file: PathBuf,
     name: Slug,
     target: String,
+    /// The target and what it is: `label (10 classes)`.
+    predicts: String,
     n_rows: u64,
     /// Columns that cannot be features.
     left_aside: Vec<LeftAside>,
@@ -336,7 +346,7 @@ impl Shown for Written {
         format!(
             "{} written: predicts {}",
             paint.name(self.file.display()),
-            self.target
+            self.predicts
         )
     }
     fn names(&self) -> Vec<String> {

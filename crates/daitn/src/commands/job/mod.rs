@@ -90,10 +90,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
         Command::Init(arguments) => init::run(app, *arguments).await,
         Command::Plan { file } => {
             let request = request(&file)?;
-            let verdict = verdict(&app.client()?, request).await?;
+            let verdict = verdict(&app.client()?, request.clone()).await?;
             let refusal = refusal(&verdict);
             if refusal.is_none() || app.output.is_human() {
-                app.output.show(&Given(verdict))?;
+                app.output.show(&Given::answer(verdict, request))?;
             }
             refusal.map_or(Ok(Exit::Done), Err)
         }
@@ -214,10 +214,10 @@ pub(crate) fn refusal(verdict: &Verdict) -> Option<Failure> {
 async fn plan_and_run(app: &App, file: &Path, submit: Submit) -> Ending {
     let request = request(file)?;
     let client = app.client()?;
-    let verdict = verdict(&client, request).await?;
+    let verdict = verdict(&client, request.clone()).await?;
     if let Some(refusal) = refusal(&verdict) {
         if app.output.is_human() {
-            app.output.show(&Given(verdict))?;
+            app.output.show(&Given::answer(verdict, request))?;
         }
         return Err(refusal);
     }
@@ -234,7 +234,7 @@ async fn plan_and_run(app: &App, file: &Path, submit: Submit) -> Ending {
 fn show_plan(app: &App, plan: Plan) -> PlanId {
     let id = plan.id.clone();
     if app.output.is_human() {
-        let view = Given(Verdict::Feasible { plan: Box::new(plan) });
+        let view = Given::plan(plan);
         app.output.say(crate::output::Shown::human(
             &view,
             crate::paint::Paint::stderr(),

@@ -1,6 +1,10 @@
 //! What is learned and how: architectures as data, strategies, training parameters, metrics.
 
-use crate::{ids::Slug, limits, rejection::Rejection};
+use crate::{
+    ids::Slug,
+    limits,
+    rejection::{Code, Rejection},
+};
 use serde::{Deserialize, Serialize};
 
 /// What the model predicts.
@@ -295,6 +299,60 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// The metrics by which models for a task are judged.
+    #[must_use]
+    pub fn of_task(task: &Task) -> &'static [Self] {
+        match task {
+            Task::Classification { .. } => &[Self::Accuracy, Self::MacroF1],
+            Task::Regression => &[Self::Rmse, Self::Mae, Self::R2],
+        }
+    }
+    /// Refuses a metric that says nothing of models for the task of predicting `column`.
+    ///
+    /// # Errors
+    /// A rejection that names the metrics that do.
+    pub fn check_task(self, task: &Task, column: &str) -> Result<(), Rejection> {
+        let fit = Self::of_task(task);
+        if fit.contains(&self) {
+            return Ok(());
+        }
+        let (is_a, others) = match task {
+            Task::Classification { .. } => ("one of several classes (a classification)", "numbers"),
+            Task::Regression => ("a number (a regression)", "classes"),
+        };
+        let shown: String = column.chars().take(limits::NAME_BYTES_MAX).collect();
+        let why = format!("{} judges {others}, and `{shown}` is {is_a}", self.as_str());
+        let names: Vec<&str> = fit.iter().map(|metric| metric.as_str()).collect();
+        let hint = format!(
+            "Set verification.metric (`job init --metric`) to one of: {}.",
+            names.join(", ")
+        );
+        Err(Rejection::malformed("verification.metric", &why).with_hint(hint))
+    }
+    /// Refuses a value that no model can reach, or that is no bound at all.
+    ///
+    /// # Errors
+    /// A rejection that names the range.
+    pub fn check_target(self, target: f64) -> Result<(), Rejection> {
+        let (is_fit, range, example) = match self {
+            Self::Accuracy | Self::MacroF1 => {
+                ((0.0..=1.0).contains(&target), "is a share, from 0 to 1", "0.9")
+            }
+            Self::R2 => (target.is_finite() && target <= 1.0, "is at most 1", "0.8"),
+            Self::Rmse | Self::Mae => (
+                target.is_finite() && target > 0.0,
+                "is an error, to be bounded by a finite number above 0",
+                "4.5, in the unit of what is predicted",
+            ),
+        };
+        if is_fit {
+            return Ok(());
+        }
+        let name = self.as_str();
+        let message = format!("verification.target: {target} cannot be asked for, {name} {range}");
+        let hint = format!("Set verification.target (`job init --reach`), for instance to {example}.");
+        Err(Rejection::new(Code::OutOfRange, message).with_hint(hint))
+    }
     /// Whether more is better.
     #[must_use]
     pub fn more_is_better(self) -> bool {

@@ -11,6 +11,7 @@ use crate::{
     rejection::Rejection,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The protection that scales updates down to a multiple of the median norm, see [`TrainingParameters::norm_clip`].
 pub const NORM_CLIP: &str = "norm-clip";
@@ -262,12 +263,9 @@ impl TrainingRequest {
                 "expected an ISO 3166-1 alpha-2 code such as DE",
             ));
         }
-        if !self.verification.target.is_finite() {
-            return Err(Rejection::malformed(
-                "verification.target",
-                "must be a finite number",
-            ));
-        }
+        self.validate_columns()?;
+        self.verification.metric.check_task(&self.task, &self.target)?;
+        self.verification.metric.check_target(self.verification.target)?;
         if self
             .training
             .norm_clip
@@ -279,6 +277,31 @@ impl TrainingRequest {
             ));
         }
         self.validate_protections()
+    }
+
+    /// A model that is given what it is to predict learns nothing else, and a column that is given twice counts twice.
+    fn validate_columns(&self) -> Result<(), Rejection> {
+        let shown = |column: &str| -> String { column.chars().take(limits::NAME_BYTES_MAX).collect() };
+        if self.features.contains(&self.target) {
+            let why = format!(
+                "`{}` is the target, and cannot be a feature too",
+                shown(&self.target)
+            );
+            return Err(Rejection::malformed("features", &why)
+                .with_hint("Take it out of `features`, or set another `target`."));
+        }
+        let mut seen = BTreeSet::new();
+        match self
+            .features
+            .iter()
+            .find(|feature| !seen.insert(feature.as_str()))
+        {
+            None => Ok(()),
+            Some(twice) => {
+                let why = format!("the column `{}` is named twice", shown(twice));
+                Err(Rejection::malformed("features", &why).with_hint("Name each column of `features` once."))
+            }
+        }
     }
 
     /// What is promised to owners must be known, and must be what the job does.
@@ -346,4 +369,111 @@ pub struct Hit {
     pub online: bool,
     /// Relevance of the text match; zero without text.
     pub score: f32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rejection::Code;
+    use serde_json::json;
+
+    fn request(task: &serde_json::Value, metric: &str, target: f64, features: &[&str]) -> TrainingRequest {
+        serde_json::from_value(json!({
+            "model": "m", "organisation": "lab", "jurisdiction": "DE", "purpose": "research",
+            "architecture": {"kind": "linear"}, "features": features, "target": "y", "task": task,
+            "training": {"rounds": 3, "local": {"epochs": 1, "batch_size": 8, "learning_rate": 0.5, "seed": 7}},
+            "verification": {"metric": metric, "target": target, "required": 1},
+        }))
+        .unwrap()
+    }
+
+    /// Bounds from the definitions: a share lies within 0 and 1, R2 is 1 minus something that is not negative, and an
+    /// error of zero or less is reached by nobody.
+    #[test]
+    fn what_no_model_can_reach_is_not_asked_for() {
+        let classes = json!({"kind": "classification", "classes": ["a", "b"]});
+        let number = json!({"kind": "regression"});
+        let code = |task: &serde_json::Value, metric: &str, target: f64| {
+            let asked = request(task, metric, target, &["x", "z"]);
+            asked.validate().map_err(|refused| {
+                assert!(refused.message.starts_with("verification."), "{refused}");
+                assert!(!refused.hint.is_empty(), "{refused}");
+                refused.code
+            })
+        };
+        for (metric, reachable, not) in [
+            ("accuracy", &[0.0, 0.9, 1.0][..], &[-0.1, 1.000_001, 2.3][..]),
+            ("macro-f1", &[0.5, 1.0], &[-1.0, 1.9]),
+        ] {
+            for target in reachable {
+                assert_eq!(code(&classes, metric, *target), Ok(()), "{metric} {target}");
+            }
+            for target in not {
+                assert_eq!(
+                    code(&classes, metric, *target),
+                    Err(Code::OutOfRange),
+                    "{metric} {target}"
+                );
+            }
+            assert_eq!(
+                code(&number, metric, 0.9),
+                Err(Code::Malformed),
+                "{metric} of a number"
+            );
+        }
+        for (metric, reachable, not) in [
+            ("r2", &[-3.0, 0.0, 0.8, 1.0][..], &[1.000_001, 1.9][..]),
+            ("rmse", &[1e-9, 4.5, 1e9], &[0.0, -4.5]),
+            ("mae", &[0.1], &[0.0, -1.0]),
+        ] {
+            for target in reachable {
+                assert_eq!(code(&number, metric, *target), Ok(()), "{metric} {target}");
+            }
+            for target in not {
+                assert_eq!(
+                    code(&number, metric, *target),
+                    Err(Code::OutOfRange),
+                    "{metric} {target}"
+                );
+            }
+            assert_eq!(
+                code(&classes, metric, 0.9),
+                Err(Code::Malformed),
+                "{metric} of classes"
+            );
+        }
+        // JSON has no such numbers, CBOR has.
+        for metric in ["rmse", "mae", "r2"] {
+            for target in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                let mut asked = request(&number, metric, 1.0, &["x"]);
+                asked.verification.target = target;
+                assert_eq!(
+                    asked.validate().unwrap_err().code,
+                    Code::OutOfRange,
+                    "{metric} {target}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_column_is_a_feature_once_and_never_the_target() {
+        let number = json!({"kind": "regression"});
+        let told = |features: &[&str]| {
+            let refused = request(&number, "rmse", 1.0, features).validate().unwrap_err();
+            (refused.code, refused.message)
+        };
+        let (code, message) = told(&["x", "z", "x"]);
+        assert_eq!(code, Code::Malformed);
+        assert!(
+            message.starts_with("features:") && message.contains("`x`"),
+            "{message}"
+        );
+        let (code, message) = told(&["x", "y"]);
+        assert_eq!(code, Code::Malformed);
+        assert!(
+            message.starts_with("features:") && message.contains("`y`"),
+            "{message}"
+        );
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
 use clap::Args;
 use daitn_messages::{
     descriptor::Body,
-    ids::{EntityKind, OrganisationId, Slug},
+    ids::{EntityId, EntityKind, OrganisationId, Slug},
     learning::{Architecture, LocalTraining, Metric, Strategy, Task},
     operation::{Operation, SearchAnswer},
     request::{
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Replace a file that is there
     #[arg(long)]
     force: bool,
-    /// Take features, target and classes from this dataset; without it, from the first that has --target
+    /// Take features, target and classes from this dataset; without it, from the first whose target is --target
     #[arg(long, value_name = "DATASET")]
     like: Option<String>,
     /// The column to predict
@@ -160,6 +160,10 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> Ending {
     };
     let (training, bounds, result) = (arguments.training, arguments.bounds, arguments.result);
     let metric = result.metric.unwrap_or(default_metric);
+    // Before anything is asked of a metric that would be refused anyway.
+    metric
+        .check_task(&dataset.task, &dataset.target)
+        .map_err(|rejection| Failure::from(rejection).into_usage())?;
     let request = TrainingRequest {
         model: arguments.model,
         organisation: arguments.organisation,
@@ -231,9 +235,17 @@ fn sla(bounds: &Bounds) -> Sla {
 async fn example(app: &App, arguments: &Arguments) -> Result<Hit, Failure> {
     let client = app.client()?;
     if let Some(like) = &arguments.like {
-        return client
+        let hit: Hit = client
             .ask(&Operation::GetEntity(entity(like, EntityKind::Dataset)?))
-            .await;
+            .await?;
+        if let Body::Dataset(dataset) = &hit.descriptor.body {
+            check_target(
+                &hit.descriptor.entity,
+                &dataset.target,
+                arguments.target.as_deref(),
+            )?;
+        }
+        return Ok(hit);
     }
     let search = Search {
         kind: Some(EntityKind::Dataset),
@@ -249,6 +261,20 @@ async fn example(app: &App, arguments: &Arguments) -> Result<Hit, Failure> {
         ))
         .hint("See what there is: daitn data list")
     })
+}
+
+/// Refuses a target beside `--like` that is not the dataset's. An owner declares one, and data of another is not trained
+/// on for it: a request for a column that is a feature there could not be planned.
+fn check_target(like: &EntityId, offered: &str, target: Option<&str>) -> Result<(), Failure> {
+    match target.filter(|target| *target != offered) {
+        None => Ok(()),
+        Some(target) => Err(Failure::usage(format!(
+            "--target {target} does not fit --like {like}: its owner offers it to predict `{offered}`"
+        ))
+        .hint(format!(
+            "Leave out --target, or leave out --like: the first dataset whose target is `{target}` is then taken."
+        ))),
+    }
 }
 
 /// The value to be reached. An error has the unit of what is predicted, so that no number fits all.
@@ -415,6 +441,19 @@ fn metric(text: &str) -> Result<Metric, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Before, `--target` was passed over in silence where `--like` was given.
+    #[test]
+    fn another_target_than_the_datasets_is_refused() {
+        let like: EntityId = "dataset:ward/stays".parse().unwrap();
+        assert!(check_target(&like, "days", None).is_ok());
+        assert!(check_target(&like, "days", Some("days")).is_ok());
+        let refused = check_target(&like, "days", Some("age")).unwrap_err();
+        assert_eq!(refused.exit as u8, 2);
+        for part in ["age", "dataset:ward/stays", "days"] {
+            assert!(refused.rejection.message.contains(part), "{refused:?}");
+        }
+    }
 
     #[test]
     fn an_error_has_no_default_bound() {

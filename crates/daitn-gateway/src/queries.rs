@@ -8,7 +8,7 @@ use crate::{
     routing::{self, InFlight, Pick},
     sessions::{Blame, Inferred, SessionFailure},
     stats::count,
-    view::{Served, View},
+    view::{Model, Served, View},
 };
 use bytes::Bytes;
 use daitn_messages::{
@@ -421,12 +421,35 @@ fn find(
             .ok()
             .and_then(|version: u32| model.versions.get(&version)),
     };
-    found.cloned().ok_or_else(|| {
-        let versions: Vec<String> = model.versions.keys().map(ToString::to_string).collect();
-        Rejection::not_found(
-            "version of the model",
-            version.unwrap_or_default().chars().take(20).collect::<String>(),
+    found
+        .cloned()
+        .ok_or_else(|| not_this_version(model, principal, &slug, version.unwrap_or_default()))
+}
+
+/// Why a version of a model of which others are served does not answer: it waits to be deployed, or there is none such.
+fn not_this_version(model: &Model, principal: &Principal, name: &Slug, version: &str) -> Rejection {
+    // Who may not query the model is not told what there is of it.
+    let known = model.default();
+    let refused = known.and_then(|known| known.model.access.check(principal, &known.entity()).err());
+    if let Some(refused) = refused {
+        return refused;
+    }
+    let served: Vec<String> = model.versions.keys().map(ToString::to_string).collect();
+    let served = served.join(", ");
+    let newest = known.map_or(0, |known| known.model.newest);
+    let asked = version.parse().ok();
+    match asked.filter(|asked: &u32| (1..=newest).contains(asked)) {
+        Some(asked) => Rejection::new(
+            Code::ModelUnavailable,
+            format!("version {asked} of `{name}` is registered but not served; served: {served}"),
         )
-        .with_hint(format!("Versions served: {}.", versions.join(", ")))
-    })
+        .with_hint(format!(
+            "`daitn model deploy {name}@{asked}` serves it; a query that names no version is answered now."
+        )),
+        None => {
+            let shown: String = version.chars().take(20).collect();
+            let message = format!("`{name}` has no version {shown}; served: {served}");
+            Rejection::new(Code::NotFound, message).with_hint(format!("Look at it: daitn model get {name}"))
+        }
+    }
 }

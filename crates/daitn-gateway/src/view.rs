@@ -202,6 +202,7 @@ fn without_replicas(served: &ServedModel) -> ServedModel {
     ServedModel {
         model: served.model.clone(),
         default_version: served.default_version,
+        newest: served.newest,
         organisation: served.organisation.clone(),
         spec: served.spec.clone(),
         weights: served.weights,

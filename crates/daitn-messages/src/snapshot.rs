@@ -109,6 +109,9 @@ pub struct ServedModel {
     pub model: ModelVersion,
     /// Whether this version answers when a query names no version.
     pub default_version: bool,
+    /// The newest version that is registered under the name, served or not; zero where the control center does not say.
+    #[serde(default)]
+    pub newest: u32,
     /// Whose it is.
     pub organisation: OrganisationId,
     /// How it is fed and what it answers.

@@ -124,6 +124,7 @@ impl Core {
                 .or_insert_with(|| ServedModel {
                     model: deployment.model.clone(),
                     default_version: false,
+                    newest: self.models.newest(&deployment.model.name).unwrap_or_default(),
                     organisation: deployment.organisation.clone(),
                     spec: model.body.spec.clone(),
                     weights: model.body.weights,

@@ -647,9 +647,12 @@ async fn models_are_deployed_again_rolled_back_and_stopped() {
         .await
         .unwrap();
     snapshot(&lab.center, serves(1)).await;
-    assert_eq!(
-        code(lab.call(Operation::RollBack("digits".parse().unwrap())).await),
-        Code::NotFound
+    let first = lab.call(Operation::RollBack("digits".parse().unwrap())).await;
+    let refused = first.unwrap_err();
+    assert_eq!(refused.code, Code::NotFound);
+    assert!(
+        refused.hint.contains("daitn model deploy digits@2"),
+        "{refused:?}"
     );
     let deploy = Operation::Deploy {
         model: "digits".parse().unwrap(),

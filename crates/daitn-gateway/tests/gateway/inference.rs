@@ -589,6 +589,46 @@ async fn an_organisation_that_policy_does_not_permit_is_refused_and_told_by_whic
     }
 }
 
+/// A version that is registered beside the one that is served is there: to ask for it says what to do.
+#[tokio::test]
+async fn a_version_beside_the_served_one_is_told_from_one_that_is_not_there() {
+    let lab = Lab::start().await;
+    let publish = async |access: Access| {
+        let mut model = served(2, spec(3, &CLASSES), &[]);
+        model.newest = 3;
+        model.access = access;
+        lab.publish(vec![model], Vec::new()).await;
+    };
+    let told = async |version: u32| {
+        let path = format!("/v2/models/digits/versions/{version}");
+        let response = lab.get(&path, Scope::Query).send().await.unwrap();
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        (status, body["error"].as_str().unwrap_or_default().to_owned())
+    };
+    publish(Access::open()).await;
+    for version in [1, 3] {
+        let expected =
+            format!("E0501: version {version} of `digits` is registered but not served; served: 2");
+        assert_eq!(told(version).await, (503, expected));
+    }
+    for version in [0, 4] {
+        let expected = format!("E0104: `digits` has no version {version}; served: 2");
+        assert_eq!(told(version).await, (404, expected));
+    }
+    // Whom policy keeps from the model hears nothing of its versions.
+    publish(Access {
+        others: false,
+        named: Vec::new(),
+    })
+    .await;
+    for version in [1, 4] {
+        let (status, error) = told(version).await;
+        assert_eq!(status, 403, "{error}");
+        assert!(error.starts_with("E0301"), "{error}");
+    }
+}
+
 /// A model that is there, but not ready, is not said to be missing; whom policy hides it from hears that it is.
 #[tokio::test]
 async fn a_model_that_is_not_served_now_says_what_it_waits_for() {

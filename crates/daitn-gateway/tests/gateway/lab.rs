@@ -369,6 +369,7 @@ pub(crate) fn served(version: u32, spec: ModelSpec, hosts: &[&Host]) -> ServedMo
             version,
         },
         default_version: version == 1,
+        newest: 0,
         organisation: "acme".parse::<OrganisationId>().unwrap(),
         spec,
         weights: ArtifactId([2; 32]),

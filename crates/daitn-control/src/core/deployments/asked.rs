@@ -117,7 +117,12 @@ impl Core {
         let (current, replicas) = (served.model.version, served.replicas);
         let Some(before) = self.models.before(name, current) else {
             let message = format!("`{name}` has no version before {current}");
-            return Err(Rejection::new(Code::NotFound, message));
+            let newest = self.models.newest(name).filter(|newest| *newest != current);
+            let hint = newest.map_or_else(
+                || "It is the only version.".to_owned(),
+                |newest| format!("`daitn model deploy {name}@{newest}` goes forward again."),
+            );
+            return Err(Rejection::new(Code::NotFound, message).with_hint(hint));
         };
         self.deploy(turn, who, name, Some(before), replicas)
     }

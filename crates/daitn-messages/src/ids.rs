@@ -23,7 +23,7 @@ pub enum IdError {
         text: String,
     },
     /// The wrong prefix or the wrong length.
-    #[error("`{text}` is not an id that begins with `{prefix}-` and ends with 26 digits")]
+    #[error("`{text}` is not an id that begins with `{prefix}-` and ends with 26 letters and digits")]
     NotAnId {
         /// The prefix that was expected.
         prefix: &'static str,

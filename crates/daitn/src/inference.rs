@@ -7,10 +7,14 @@ use std::path::Path;
 
 /// Most rows of one query.
 const ROWS_MAX: usize = 65_536;
+/// Most columns that a hint names.
+const N_COLUMNS_TOLD_MAX: usize = 20;
 
 /// How a model is queried, from its metadata (`GET /v2/models/NAME`).
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Query {
+    /// The model's name.
+    model: String,
     input: String,
     datatype: String,
     n_features: Option<usize>,
@@ -64,6 +68,7 @@ impl Query {
             .and_then(|size| usize::try_from(size).ok());
         let columns = input["parameters"]["columns"].as_array().into_iter().flatten();
         Ok(Self {
+            model: metadata["name"].as_str().unwrap_or_default().to_owned(),
             input: text("name")?,
             datatype: text("datatype")?,
             n_features,
@@ -82,13 +87,32 @@ impl Query {
         Ok(&self.columns)
     }
 
+    /// What a row holds, in words; none where the server does not tell.
+    fn in_order(&self) -> Option<String> {
+        let n = self.columns.len().min(N_COLUMNS_TOLD_MAX);
+        let named = self.columns[..n].join(", ");
+        let more = self.columns.len() - n;
+        match (n, more) {
+            (0, _) => None,
+            (_, 0) => Some(format!("The values of a row, in this order: {named}")),
+            _ => Some(format!(
+                "The values of a row, in this order: {named}, … and {more} more: daitn model get {} -o wide",
+                self.model
+            )),
+        }
+    }
+
     /// The body of an inference request.
     pub(crate) fn body(&self, rows: &Rows) -> Result<Value, Failure> {
         let n_features = rows.values.len() / rows.n_rows.max(1);
         if let Some(expected) = self.n_features.filter(|n| *n != n_features) {
-            return Err(Failure::usage(format!(
+            let wrong = Failure::usage(format!(
                 "a row has {n_features} values, the model takes {expected}"
-            )));
+            ));
+            return Err(match self.in_order() {
+                Some(columns) => wrong.hint(columns),
+                None => wrong,
+            });
         }
         Ok(json!({ "inputs": [{
             "name": self.input,
@@ -330,6 +354,28 @@ mod tests {
         assert_eq!(
             shown(json!([probabilities, labels])),
             "ROW  ANSWER  SURE\n1    b       90.0 %\n2    a       70.0 %"
+        );
+    }
+
+    #[test]
+    fn who_gives_too_few_values_is_told_the_columns() {
+        let hint = |n: usize| {
+            let columns: Vec<String> = (0..n).map(|i| format!("c{i}")).collect();
+            let metadata = json!({ "name": "los", "inputs": [{ "name": "x", "datatype": "FP32", "shape": [-1, n],
+                "parameters": { "columns": columns } }] });
+            let rows = Rows::from_arguments(&["1,2".to_owned()]).unwrap();
+            Query::of(&metadata)
+                .unwrap()
+                .body(&rows)
+                .unwrap_err()
+                .rejection
+                .hint
+        };
+        assert_eq!(hint(3), "The values of a row, in this order: c0, c1, c2");
+        assert!(
+            hint(22).ends_with(", c19, … and 2 more: daitn model get los -o wide"),
+            "{}",
+            hint(22)
         );
     }
 

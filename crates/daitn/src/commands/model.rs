@@ -10,7 +10,7 @@ use crate::{
 use clap::Subcommand;
 use daitn_messages::{
     ids::{DeploymentId, Slug},
-    job::DeploymentView,
+    job::{DeploymentPhase, DeploymentView},
     learning::ModelVersion,
     operation::{ModelView, Operation},
     rejection::{Code, Rejection},
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     },
     /// Stop a deployment
     Stop {
-        /// Its id
+        /// Its id: `daitn model deployments`; or NAME, or NAME@VERSION, where that has one deployment
         deployment: String,
         /// Mean it
         #[arg(long)]
@@ -60,8 +60,8 @@ pub(crate) enum Command {
         /// A row of feature values, separated by commas; may be given again
         #[arg(long, value_name = "VALUES", allow_hyphen_values = true)]
         row: Vec<String>,
-        /// A CSV file with the model's feature columns
-        #[arg(long, value_name = "FILE")]
+        /// A CSV file with the model's feature columns, in the place of --row
+        #[arg(long, value_name = "FILE", conflicts_with = "row")]
         file: Option<PathBuf>,
     },
 }
@@ -70,7 +70,15 @@ pub(crate) enum Command {
 pub(crate) async fn run(app: &App, command: Command) -> Ending {
     let client = app.client()?;
     match command {
-        Command::List => app.output.show(&Models(models(&client).await?))?,
+        Command::List => {
+            let views = models(&client).await?;
+            let served = if app.output.is_human() {
+                served_instead(&client, &views).await?
+            } else {
+                Vec::new()
+            };
+            app.output.show(&Models { views, served })?;
+        }
         Command::Get { model } => {
             let view = match name_and_version(&model)? {
                 (name, None) => find(&client, &name).await?,
@@ -99,7 +107,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Ending {
             app.output.show(&Deployed(view))?;
         }
         Command::Stop { deployment, yes } => {
-            let deployment: DeploymentId = parsed(&deployment)?;
+            let deployment = deployment_of(&client, &deployment).await?;
             confirmed(
                 yes,
                 &format!("stopping {deployment} ends its answers until the model is deployed again"),
@@ -142,6 +150,61 @@ pub(crate) async fn models(client: &Client) -> Result<Vec<ModelView>, Failure> {
         .await
 }
 
+/// At most so many versions are looked up for a list; of the others, the newest's quality is told as the newest's.
+const SERVED_LOOKED_UP_MAX: usize = 50;
+
+/// The versions that answer in the place of the newest, which a list of models does not hold.
+async fn served_instead(client: &Client, views: &[ModelView]) -> Result<Vec<ModelView>, Failure> {
+    let other = |view: &ModelView| {
+        let version = view.served.filter(|version| *version != view.model.version)?;
+        let name = view.model.name.clone();
+        Some(ModelVersion { name, version })
+    };
+    let mut served = Vec::new();
+    for model in views.iter().filter_map(other).take(SERVED_LOOKED_UP_MAX) {
+        served.push(client.ask(&Operation::GetModel(model)).await?);
+    }
+    Ok(served)
+}
+
+/// The deployment that is meant: by its id, or by a model of which one deployment has not ended.
+async fn deployment_of(client: &Client, text: &str) -> Result<DeploymentId, Failure> {
+    // What begins like an id is meant as one, also where it is mistyped.
+    if text.starts_with("dep-") {
+        return parsed(text);
+    }
+    let (name, version) = name_and_version(text)?;
+    let deployments: Vec<DeploymentView> = client.ask(&Operation::ListDeployments).await?;
+    the_only(deployments, text, &name, version)
+}
+
+fn the_only(
+    mut deployments: Vec<DeploymentView>,
+    text: &str,
+    name: &Slug,
+    version: Option<u32>,
+) -> Result<DeploymentId, Failure> {
+    deployments.retain(|deployment| {
+        let has_ended = matches!(
+            deployment.phase,
+            DeploymentPhase::Stopped | DeploymentPhase::Failed
+        );
+        let is_asked = version.is_none_or(|version| deployment.model.version == version);
+        !has_ended && is_asked && &deployment.model.name == name
+    });
+    match deployments.as_slice() {
+        [only] => Ok(only.id.clone()),
+        [] => Err(Failure::from(Rejection::not_found("active deployment of", text))
+            .hint("`daitn model deployments` lists them, with those that have ended.")),
+        several => {
+            let each = |d: &DeploymentView| format!("{} (version {})", d.id, d.model.version);
+            let ids: Vec<String> = several.iter().map(each).collect();
+            let message = format!("`{text}` has {} deployments: {}", several.len(), ids.join(", "));
+            Err(Failure::usage(message).hint("Say which by its id; `daitn model deployments` lists them."))
+        }
+    }
+}
+
 async fn find(client: &Client, name: &Slug) -> Result<ModelView, Failure> {
     models(client)
         .await?
@@ -175,8 +238,15 @@ async fn query(
         .await;
     let found = found.map_err(|mut failure| {
         // The protocol has no field for a hint.
-        if failure.rejection.code == Code::NotFound {
-            failure.rejection.hint = Rejection::not_found("model", model).hint;
+        match (failure.rejection.code, version) {
+            (Code::NotFound, _) => failure.rejection.hint = Rejection::not_found("model", model).hint,
+            (Code::ModelUnavailable, Some(_)) => {
+                failure.rejection.hint = format!(
+                    "`daitn model deploy {bare}` serves this version; `daitn model query {name}` asks the one that is \
+                     served, if one is."
+                );
+            }
+            _ => {}
         }
         failure
     })?;
@@ -189,4 +259,49 @@ async fn query(
     let (answer, decision) = client.post(&format!("{path}/infer"), &query.body(&rows)?).await?;
     let answers = query.read(&answer, decision)?;
     app.output.show(&answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(digit: u8, name: &str, version: u32, phase: &str) -> DeploymentView {
+        serde_json::from_value(serde_json::json!({
+            "id": DeploymentId::new(1, [digit; 10]), "model": { "name": name, "version": version },
+            "replicas": 1, "phase": phase, "hosts": [], "cause": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_model_with_one_deployment_names_it() {
+        let all = || {
+            vec![
+                deployment(1, "los", 1, "stopped"),
+                deployment(2, "los", 2, "ready"),
+                deployment(3, "digits", 1, "ready"),
+                deployment(4, "digits", 2, "placing"),
+                deployment(5, "gone", 1, "failed"),
+            ]
+        };
+        let asked = |text: &str| {
+            let (name, version) = name_and_version(text).unwrap();
+            the_only(all(), text, &name, version)
+        };
+        assert_eq!(asked("los").unwrap(), all()[1].id);
+        assert_eq!(asked("digits@1").unwrap(), all()[2].id);
+        let several = asked("digits").unwrap_err();
+        assert_eq!(several.exit as u8, 2);
+        for told in &all()[2..4] {
+            assert!(
+                several.rejection.message.contains(told.id.as_str()),
+                "{several:?}"
+            );
+        }
+        for ended in ["gone", "los@1", "nobody"] {
+            let missing = asked(ended).unwrap_err().rejection;
+            assert_eq!(missing.code, Code::NotFound, "{ended}");
+            assert!(missing.hint.contains("daitn model deployments"), "{missing:?}");
+        }
+    }
 }

@@ -4,21 +4,46 @@ use super::Row;
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{Table, bytes, counted, facts, section},
+    render::{PROSE_WIDTH, Table, bytes, counted, facts, section, wrapped},
 };
 use daitn_messages::{
     descriptor::ModelBody,
     ids::{DeploymentId, EntityId},
     job::{DeploymentPhase, DeploymentView},
-    learning::{Architecture, Evaluation, Metric},
+    learning::{Architecture, Evaluation, Metric, ModelSpec, Task},
     operation::ModelView,
 };
 use serde::Serialize;
 
+/// Room for the names of facts beside a wrapped value.
+const PAIR_NAME_WIDTH: usize = 14;
+/// Feature columns that are named; all of them with `-o wide`.
+const N_FEATURES_SHOWN_MAX: usize = 20;
+
 /// Models as listed.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Models(pub(crate) Vec<ModelView>);
+pub(crate) struct Models {
+    /// The newest version of each.
+    pub(crate) views: Vec<ModelView>,
+    /// The versions that are served in the place of the newest, where they were looked up.
+    #[serde(skip)]
+    pub(crate) served: Vec<ModelView>,
+}
+
+impl Models {
+    /// What the units found of the version that answers, or of the newest where none does. Which version it is of is
+    /// said where there are two.
+    fn found(&self, view: &ModelView) -> String {
+        let Some(served) = view.served.filter(|version| *version != view.model.version) else {
+            return body(view).map_or_else(String::new, found);
+        };
+        let is_served = |v: &&ModelView| v.model.name == view.model.name && v.model.version == served;
+        let shown = self.served.iter().find(is_served).unwrap_or(view);
+        let text = body(shown).map_or_else(String::new, found);
+        format!("{text} (version {})", shown.model.version)
+    }
+}
 
 impl Shown for Models {
     fn human(&self, paint: Paint, _wide: bool) -> String {
@@ -28,7 +53,7 @@ impl Shown for Models {
             &columns,
             "No models. One comes out of a job: daitn job init",
         );
-        for view in &self.0 {
+        for view in &self.views {
             // What is served now, or else what is being placed.
             let up = || view.deployments.iter().filter(|d| is_up(d.phase));
             let served = up()
@@ -43,7 +68,7 @@ impl Shown for Models {
                 view.model.version.to_string(),
                 view.served.map_or_else(|| "–".to_owned(), |v| v.to_string()),
                 view.descriptor.organisation().to_string(),
-                body(view).map_or_else(String::new, found),
+                self.found(view),
                 state,
                 ready,
             ]);
@@ -51,7 +76,7 @@ impl Shown for Models {
         table.text()
     }
     fn names(&self) -> Vec<String> {
-        self.0
+        self.views
             .iter()
             .map(|v| format!("{}@{}", v.model.name, v.model.version))
             .collect()
@@ -125,7 +150,7 @@ fn architecture(architecture: &Architecture) -> String {
 pub(crate) struct Model(pub(crate) ModelView);
 
 impl Shown for Model {
-    fn human(&self, paint: Paint, _wide: bool) -> String {
+    fn human(&self, paint: Paint, wide: bool) -> String {
         let view = &self.0;
         let mut pairs = vec![
             (
@@ -145,14 +170,8 @@ impl Shown for Model {
         let mut from = String::new();
         if let Some(body) = body(view) {
             pairs.push(("Architecture", architecture(&body.spec.architecture)));
-            pairs.push((
-                "Predicts",
-                format!(
-                    "{} from {}",
-                    body.spec.target,
-                    counted(body.spec.features.len(), "column")
-                ),
-            ));
+            pairs.push(("Predicts", predicts(&body.spec)));
+            pairs.push(("Takes", takes(&body.spec.features, wide)));
             pairs.push((
                 "Weights",
                 format!("{} ({})", body.weights, bytes(body.weights_bytes)),
@@ -176,6 +195,36 @@ impl Shown for Model {
     fn names(&self) -> Vec<String> {
         vec![format!("{}@{}", self.0.model.name, self.0.model.version)]
     }
+}
+
+/// `days, a number, from 5 columns`.
+fn predicts(spec: &ModelSpec) -> String {
+    let what = match &spec.task {
+        Task::Classification { classes } => format!("one of {} classes", classes.len()),
+        Task::Regression => "a number".to_owned(),
+    };
+    format!(
+        "{}, {what}, from {}",
+        spec.target,
+        counted(spec.features.len(), "column")
+    )
+}
+
+/// The columns in the order in which a row gives them.
+fn takes(features: &[String], wide: bool) -> String {
+    let n = if wide {
+        features.len()
+    } else {
+        features.len().min(N_FEATURES_SHOWN_MAX)
+    };
+    let mut text = features[..n].join(", ");
+    if n < features.len() {
+        text.push_str(&format!(
+            ", … and {} more: -o wide shows them",
+            features.len() - n
+        ));
+    }
+    wrapped(&text, PROSE_WIDTH - PAIR_NAME_WIDTH)
 }
 
 fn provenance(paint: Paint, body: &ModelBody) -> String {
@@ -262,5 +311,77 @@ impl Row for DeploymentView {
             phase(paint, self.phase),
             format!("{}/{}", n_ready(self), self.replicas),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daitn_messages::ids::{ArtifactId, NodeId};
+    use serde_json::json;
+
+    fn view(version: u32, served: Option<u32>, accuracy: f64) -> ModelView {
+        let hash = ArtifactId([0; 32]);
+        serde_json::from_value(json!({
+            "model": { "name": "los", "version": version },
+            "descriptor": {
+                "entity": "model:ward/los", "version": 1, "node": NodeId([7; 32]), "title": "", "description": "",
+                "jurisdiction": "DE", "issued_at": 0,
+                "body": { "model": {
+                    "model_version": version,
+                    "spec": { "architecture": { "kind": "linear" }, "features": features(25), "target": "days",
+                        "task": { "kind": "regression" }, "scale": 1.0, "offset": 0.0 },
+                    "weights": hash, "weights_bytes": 8,
+                    "provenance": { "job": "job-01arz3ndektsv4rrffq69g5fav", "request": hash, "plan": hash,
+                        "datasets": [], "receipts": [], "reports": [], "build": "b" },
+                    "evaluations": [{ "n_examples": 1, "loss": 0.5, "metrics": [["accuracy", accuracy]],
+                        "confusion": [] }],
+                } },
+            },
+            "deployments": [], "served": served,
+        }))
+        .unwrap()
+    }
+
+    fn features(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("f{i}")).collect()
+    }
+
+    /// After a roll-back the newest version's quality must not stand beside the older one that answers.
+    #[test]
+    fn what_was_found_is_of_the_version_that_answers() {
+        let (first, newest) = (view(1, Some(1), 0.25), view(2, Some(1), 0.75));
+        let found = |views: Vec<ModelView>, served| {
+            let models = Models { views, served };
+            models.found(&models.views[0])
+        };
+        assert_eq!(
+            found(vec![newest.clone()], vec![first]),
+            "accuracy 0.2500 (version 1)"
+        );
+        assert_eq!(found(vec![newest], Vec::new()), "accuracy 0.7500 (version 2)");
+        assert_eq!(found(vec![view(2, Some(2), 0.75)], Vec::new()), "accuracy 0.7500");
+        assert_eq!(found(vec![view(2, None, 0.75)], Vec::new()), "accuracy 0.7500");
+    }
+
+    #[test]
+    fn a_models_columns_are_told_in_their_order() {
+        let shown = Model(view(1, None, 0.5)).human(Paint::plain(), false);
+        assert!(shown.contains("days, a number, from 25 columns"), "{shown}");
+        assert!(
+            shown.contains("f0, f1, f2, ") && shown.contains("f19, … and 5 more"),
+            "{shown}"
+        );
+        let all = Model(view(1, None, 0.5)).human(Paint::plain(), true);
+        let words = all.split_whitespace().map(|word| word.trim_end_matches(','));
+        let told: Vec<&str> = words
+            .filter(|word| word.len() > 1 && word.starts_with('f'))
+            .collect();
+        let told: Vec<String> = told
+            .into_iter()
+            .filter(|w| w != &"from")
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(told, features(25), "{all}");
     }
 }

@@ -244,6 +244,9 @@ fn the_next_command_is_printed_in_full() {
         hint(&["model", "query", "model:works/digits@2"]),
         "What it takes: daitn model get digits"
     );
+    let both = ["model", "query", "digits", "--row", "1", "--file", "rows.csv"];
+    let both = lab.json(&both).error()["message"].to_string();
+    assert!(both.contains("cannot be used with"), "{both}");
     assert!(hint(&["model", "rollback", "digits"]).contains("--yes"));
     let rollback = lab.json(&["model", "rollback", "digits"]).error()["message"].to_string();
     assert!(!rollback.contains("cannot be undone"), "{rollback}");

@@ -46,6 +46,9 @@ fn rolling_back_deploying_again_and_stopping_change_who_answers() {
         let (header, row) = (lines.next().unwrap(), lines.next().unwrap());
         assert_eq!(header[..3], ["MODEL", "NEWEST", "SERVED"], "{table}");
         assert_eq!(row[..3], ["digits", newest, served], "{table}");
+        // What was found is of the one that answers, which is said where it is not the newest.
+        let of = format!("(version {served})");
+        assert_eq!(table.contains(&of), newest != served, "{table}");
     };
     listed("2", "2");
     lab.json(&["model", "rollback", "digits", "--yes"]).data();

@@ -94,7 +94,7 @@ codes! {
     /// Data that cannot be used.
     DataUnusable = "E0405", "data cannot be used", "A dataset cannot be read or trained on as the model needs it. Its owner is told row and column by `daitn data validate` and in the log of the node; others are not.";
     /// Verification did not reach the target.
-    NotVerified = "E0406", "model not verified", "Fewer verification units than required found the model to reach its target. It is not registered or deployed. The reports say what was found: `daitn job get JOB`. More rounds, more data or another architecture may reach it, or the target asks for more than there is in the data.";
+    NotVerified = "E0406", "model not verified", "Fewer verification units than required found the model to reach its target. It is not registered or deployed. The job's record holds what was found: `daitn job get JOB`. A learning rate that does not fit is a common reason: try ten times and a tenth of `training.local.learning_rate` (`job init --learning-rate`), and `scale` and `offset` that bring the inputs near 0 to 1 (`--scale`, `--offset`). More rounds, more data or another architecture may reach it too, or the target asks for more than there is in the data.";
     /// A deadline passed.
     DeadlinePassed = "E0407", "deadline passed", "The work did not end within its deadline. Ask for more time, fewer rounds or more sites.";
     /// A node was lost and could not be replaced.

@@ -14,6 +14,8 @@ use std::time::Duration;
 const CURVE_WIDTH: usize = 12;
 /// Without a terminal, about so many lines for the training of a job.
 const N_LINES: u32 = 10;
+/// Without a terminal, a line is also due when the cycles since the last one took so long, milliseconds.
+const SILENCE_MS_MAX: f64 = 5_000.0;
 /// How often the spinner moves.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -27,7 +29,30 @@ pub(crate) struct Progress {
     losses: Vec<f64>,
     n_bytes: u64,
     waiting: Option<Waiting>,
+    lines: Lines,
     indent: &'static str,
+}
+
+/// Which cycles have a line where there is no bar: about ten of a short job, and of a long one one each few seconds, by
+/// the time that the cycles themselves took.
+#[derive(Debug, Default)]
+struct Lines {
+    silent_ms: f64,
+}
+
+impl Lines {
+    fn is_due(&mut self, done: u64, of: u32, cycle_ms: f64) -> bool {
+        self.silent_ms += cycle_ms;
+        let every = u64::from(of.div_ceil(N_LINES).max(1));
+        let is_due = done == 1
+            || done.is_multiple_of(every)
+            || done == u64::from(of)
+            || self.silent_ms >= SILENCE_MS_MAX;
+        if is_due {
+            self.silent_ms = 0.0;
+        }
+        is_due
+    }
 }
 
 impl Progress {
@@ -44,6 +69,7 @@ impl Progress {
             losses,
             n_bytes: 0,
             waiting: None,
+            lines: Lines::default(),
             indent,
         }
     }
@@ -169,7 +195,7 @@ impl Progress {
         self.draw(cycle);
     }
 
-    fn draw(&self, cycle: &CycleView) {
+    fn draw(&mut self, cycle: &CycleView) {
         let done = u64::try_from(self.losses.len()).unwrap_or(u64::MAX);
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -182,8 +208,7 @@ impl Progress {
             ));
             return;
         }
-        let every = u64::from(self.cycles.div_ceil(N_LINES).max(1));
-        if done == 1 || done.is_multiple_of(every) || done == u64::from(self.cycles) {
+        if self.lines.is_due(done, self.cycles, cycle.cycle_ms) {
             self.line(&format!(
                 "cycle {done}/{}  loss {}  {}  {:.0} ms",
                 self.cycles,
@@ -217,5 +242,25 @@ impl Progress {
             Some(bar) => bar.println(line),
             None => self.output.say(line),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cycles, from 1, that have a line.
+    fn told(n: u32, cycle_ms: f64) -> Vec<u32> {
+        let mut lines = Lines::default();
+        let due = |done: &u32| lines.is_due(u64::from(*done), n, cycle_ms);
+        (1..=n).filter(due).collect()
+    }
+
+    #[test]
+    fn a_long_job_is_not_silent_for_long() {
+        assert_eq!(told(20, 10.0), [1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20]);
+        // A tenth would be 60 s: at 2 s a cycle every third is the first after 5 s.
+        assert_eq!(told(300, 2_000.0)[..5], [1, 4, 7, 10, 13]);
+        assert_eq!(told(30, 9_000.0), (1..=30).collect::<Vec<u32>>());
     }
 }

@@ -69,12 +69,7 @@ impl Shown for Job {
         let job = &self.0;
         let mut parts = vec![facts(paint, &head(paint, job))];
         if let Some(cause) = &job.cause {
-            let hint = cause.hint_or_page();
-            parts.push(section(
-                paint,
-                "Cause",
-                &format!("{} {}\n{hint}", cause.code.as_str(), cause.message),
-            ));
+            parts.push(section(paint, "Cause", &told(cause)));
         }
         if !job.cycles.is_empty() {
             parts.push(section(paint, "Training", &training(paint, job)));
@@ -95,6 +90,13 @@ impl Shown for Job {
     fn names(&self) -> Vec<String> {
         vec![self.0.id.to_string()]
     }
+}
+
+/// Why a job ended, where its record is shown already: pages of codes that send there would lead in a circle.
+fn told(cause: &Rejection) -> String {
+    const HERE: &str = ": `daitn job get JOB`";
+    let hint = cause.hint_or_page().replace(HERE, "");
+    format!("{} {}\n{hint}", cause.code.as_str(), cause.message)
 }
 
 fn head(paint: Paint, job: &JobView) -> Vec<(&'static str, String)> {
@@ -324,6 +326,24 @@ mod tests {
             dataset: dataset.parse().unwrap(),
             cycle,
             reason: Rejection::new(Code::NodeLost, why),
+        }
+    }
+
+    #[test]
+    fn a_jobs_record_does_not_send_to_itself() {
+        let pages = Code::ALL
+            .iter()
+            .filter(|code| code.page().contains("daitn job get"));
+        assert!(
+            pages.clone().any(|code| *code == Code::NotVerified),
+            "the page by itself does"
+        );
+        for code in pages {
+            let text = told(&Rejection::new(*code, "why"));
+            assert!(
+                text.contains("why\n") && !text.contains("daitn job get"),
+                "{text}"
+            );
         }
     }
 

@@ -117,6 +117,11 @@ fn a_model_that_misses_its_target_is_not_served() {
     let job = lab.apply(&request);
     let watched = lab.json(&["job", "watch", &job]);
     assert_eq!((watched.code, &watched.error()["code"]), (1, &json!("E0406")));
+    // People read the cause once: as the failure, and later in the job's record.
+    let told = lab.run(&["job", "watch", &job]);
+    assert!(!told.stdout.contains("Cause"), "{}", told.stdout);
+    assert!(told.stderr.contains("E0406"), "{}", told.stderr);
+    assert!(lab.run(&["job", "get", &job]).ok().stdout.contains("Cause"));
     // To apply its plan again fails as it did.
     let plan = lab.json(&["job", "get", &job]).data()["plan"]["id"]
         .as_str()

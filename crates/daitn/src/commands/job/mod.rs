@@ -262,7 +262,12 @@ fn ending(app: &App, ended: JobView) -> Ending {
         }
         Some(cause) => {
             if app.output.is_human() {
-                app.output.show(&Job(ended.clone()))?;
+                // The cause is the failure, which is told below: once is enough.
+                let cause = None;
+                app.output.show(&Job(JobView {
+                    cause,
+                    ..ended.clone()
+                }))?;
             }
             Err(Failure {
                 exit: Exit::Refused,

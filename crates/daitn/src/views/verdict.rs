@@ -33,7 +33,7 @@ impl Given {
         Self { verdict, asked }
     }
 
-    /// A plan, for people to look at.
+    /// A plan that is applied at once, for people to look at: there is nothing for them to do next.
     pub(crate) fn plan(plan: Plan) -> Self {
         let plan = Box::new(plan);
         Self {
@@ -46,7 +46,13 @@ impl Given {
 impl Shown for Given {
     fn human(&self, paint: Paint, wide: bool) -> String {
         match &self.verdict {
-            Verdict::Feasible { plan } => feasible(paint, plan, wide),
+            Verdict::Feasible { plan } => {
+                let mut text = feasible(paint, plan, wide);
+                if self.asked.is_some() {
+                    text.push_str(&format!("\n\n{}", next(paint, plan)));
+                }
+                text
+            }
             Verdict::Infeasible {
                 binding,
                 nearest,
@@ -91,16 +97,13 @@ fn feasible(paint: Paint, plan: &Plan, wide: bool) -> String {
     parts.push(section(paint, "Expected", &expected(paint, plan)));
     parts.push(section(paint, "Why this way", &why(paint, plan, wide)));
     parts.push(section(paint, "Gates", &gates(request, plan.verifiers.len())));
-    parts.push(section(
-        paint,
-        "Next",
-        &format!(
-            "daitn job apply {}\nvalid until {}",
-            plan.id,
-            date_time(plan.valid_until)
-        ),
-    ));
     parts.join("\n\n")
+}
+
+fn next(paint: Paint, plan: &Plan) -> String {
+    let valid_until = date_time(plan.valid_until);
+    let text = format!("daitn job apply {}\nvalid until {valid_until}", plan.id);
+    section(paint, "Next", &text)
 }
 
 fn method(plan: &Plan) -> String {

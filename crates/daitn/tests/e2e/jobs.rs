@@ -117,6 +117,21 @@ fn a_model_that_misses_its_target_is_not_served() {
     let job = lab.apply(&request);
     let watched = lab.json(&["job", "watch", &job]);
     assert_eq!((watched.code, &watched.error()["code"]), (1, &json!("E0406")));
+    // A plan is to be applied where it is asked for, and not where it is applied already.
+    let file = lab.write("missed.json", &request.to_string());
+    let file = file.to_str().unwrap();
+    assert!(
+        lab.run(&["job", "plan", file])
+            .ok()
+            .stdout
+            .contains("daitn job apply plan-")
+    );
+    let run = lab.run(&["job", "run", file]);
+    assert!(
+        run.code == 1 && run.stderr.contains("Gates") && !run.stderr.contains("daitn job apply"),
+        "{}",
+        run.stderr
+    );
     // People read the cause once: as the failure, and later in the job's record.
     let told = lab.run(&["job", "watch", &job]);
     assert!(!told.stdout.contains("Cause"), "{}", told.stdout);

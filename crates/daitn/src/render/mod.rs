@@ -7,4 +7,4 @@ mod pieces;
 pub(crate) const PROSE_WIDTH: usize = 100;
 
 pub(crate) use measures::{age, bytes, count, counted, date_time, duration_ms, loss, percent};
-pub(crate) use pieces::{Table, bar, facts, section, shortened, sparkline, wrapped};
+pub(crate) use pieces::{Table, bar, facts, listed, section, shortened, sparkline, wrapped};

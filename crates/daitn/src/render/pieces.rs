@@ -100,6 +100,20 @@ pub(crate) fn wrapped(text: &str, n_characters_max: usize) -> String {
     lines.join("\n")
 }
 
+/// Names that are listed unless all are asked for.
+const LISTED_MAX: usize = 20;
+
+/// The names, wrapped; only the first where they are many, unless all are asked for.
+pub(crate) fn listed(names: &[String], wide: bool, n_characters_max: usize) -> String {
+    let more = names.len().saturating_sub(LISTED_MAX);
+    if wide || more == 0 {
+        return wrapped(&names.join(", "), n_characters_max);
+    }
+    let first = names[..LISTED_MAX].join(", ");
+    let text = format!("{first} and {more} more: -o wide shows them");
+    wrapped(&text, n_characters_max)
+}
+
 /// A bar for a share from 0 to 1.
 #[expect(
     clippy::cast_possible_truncation,

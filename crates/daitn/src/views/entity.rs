@@ -3,7 +3,9 @@
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{PROSE_WIDTH, Table, bar, bytes, count, date_time, facts, percent, section, shortened, wrapped},
+    render::{
+        PROSE_WIDTH, Table, bar, bytes, count, date_time, facts, listed, percent, section, shortened, wrapped,
+    },
 };
 use daitn_messages::{
     descriptor::{Body, DatasetBody, Descriptor},
@@ -104,22 +106,6 @@ pub(crate) fn target_of(target: &str, task: &Task) -> String {
     }
 }
 
-/// Names that are listed unless all are asked for.
-const LISTED_MAX: usize = 20;
-
-/// The names, wrapped; only the first where they are many, unless all are asked for.
-fn listed(names: &[String], wide: bool) -> String {
-    let more = names.len().saturating_sub(LISTED_MAX);
-    if wide || more == 0 {
-        return wrapped(&names.join(", "), PROSE_WIDTH);
-    }
-    let first = names[..LISTED_MAX].join(", ");
-    wrapped(
-        &format!("{first} and {more} more: -o wide shows them"),
-        PROSE_WIDTH,
-    )
-}
-
 /// One card in full. JSON holds the descriptor and, for a dataset, its Croissant document.
 #[derive(Debug, Serialize)]
 pub(crate) struct Card {
@@ -186,7 +172,7 @@ impl Shown for Card {
 
 fn dataset_part(paint: Paint, dataset: &DatasetBody, wide: bool) -> String {
     let mut pairs = vec![
-        ("Features", listed(&dataset.features, wide)),
+        ("Features", listed(&dataset.features, wide, PROSE_WIDTH)),
         ("Target", target(dataset)),
         ("Records", format!("about {}", count(dataset.records))),
         ("Licence", dataset.license.clone()),
@@ -195,7 +181,7 @@ fn dataset_part(paint: Paint, dataset: &DatasetBody, wide: bool) -> String {
         ("Schema", dataset.schema_fingerprint.short()),
     ];
     if let Task::Classification { classes } = &dataset.task {
-        pairs.insert(2, ("Classes", listed(classes, wide)));
+        pairs.insert(2, ("Classes", listed(classes, wide, PROSE_WIDTH)));
     }
     if !dataset.usage.is_empty() {
         pairs.push(("Use", dataset.usage.clone()));

@@ -4,7 +4,7 @@ use super::Row;
 use crate::{
     output::Shown,
     paint::Paint,
-    render::{PROSE_WIDTH, Table, bytes, counted, facts, section, wrapped},
+    render::{PROSE_WIDTH, Table, bytes, counted, facts, listed, section},
 };
 use daitn_messages::{
     descriptor::ModelBody,
@@ -17,8 +17,6 @@ use serde::Serialize;
 
 /// Room for the names of facts beside a wrapped value.
 const PAIR_NAME_WIDTH: usize = 14;
-/// Feature columns that are named; all of them with `-o wide`.
-const N_FEATURES_SHOWN_MAX: usize = 20;
 
 /// Models as listed.
 #[derive(Debug, Serialize)]
@@ -171,7 +169,10 @@ impl Shown for Model {
         if let Some(body) = body(view) {
             pairs.push(("Architecture", architecture(&body.spec.architecture)));
             pairs.push(("Predicts", predicts(&body.spec)));
-            pairs.push(("Takes", takes(&body.spec.features, wide)));
+            pairs.push((
+                "Takes",
+                listed(&body.spec.features, wide, PROSE_WIDTH - PAIR_NAME_WIDTH),
+            ));
             pairs.push((
                 "Weights",
                 format!("{} ({})", body.weights, bytes(body.weights_bytes)),
@@ -208,23 +209,6 @@ fn predicts(spec: &ModelSpec) -> String {
         spec.target,
         counted(spec.features.len(), "column")
     )
-}
-
-/// The columns in the order in which a row gives them.
-fn takes(features: &[String], wide: bool) -> String {
-    let n = if wide {
-        features.len()
-    } else {
-        features.len().min(N_FEATURES_SHOWN_MAX)
-    };
-    let mut text = features[..n].join(", ");
-    if n < features.len() {
-        text.push_str(&format!(
-            ", … and {} more: -o wide shows them",
-            features.len() - n
-        ));
-    }
-    wrapped(&text, PROSE_WIDTH - PAIR_NAME_WIDTH)
 }
 
 fn provenance(paint: Paint, body: &ModelBody) -> String {
@@ -369,7 +353,7 @@ mod tests {
         let shown = Model(view(1, None, 0.5)).human(Paint::plain(), false);
         assert!(shown.contains("days, a number, from 25 columns"), "{shown}");
         assert!(
-            shown.contains("f0, f1, f2, ") && shown.contains("f19, … and 5 more"),
+            shown.contains("f0, f1, f2, ") && shown.contains("f19 and 5 more"),
             "{shown}"
         );
         let all = Model(view(1, None, 0.5)).human(Paint::plain(), true);
